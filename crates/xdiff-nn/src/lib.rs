@@ -1,0 +1,12 @@
+//! Layers over candle tensors for models that must be explained: gradients that are right on every
+//! size, fast CPU kernels, seeded randomness, taps on every activation, weights in and out, and
+//! optimisers whose state can be saved.
+
+pub mod error;
+pub mod rng;
+pub mod tap;
+pub mod weights;
+
+pub use error::{Error, Result};
+pub use rng::{Rng, TorchRng};
+pub use tap::Tap;

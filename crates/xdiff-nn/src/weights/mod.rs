@@ -1,0 +1,5 @@
+//! Weights in and out.
+
+mod report;
+
+pub use report::{KeyReport, Misshaped};

@@ -1,0 +1,2 @@
+//! Placeholder until the crates below stand.
+fn main() {}
