@@ -2,11 +2,15 @@
 //! size, fast CPU kernels, seeded randomness, taps on every activation, weights in and out, and
 //! optimisers whose state can be saved.
 
+pub mod compute;
 pub mod error;
+pub mod gradcheck;
+pub mod params;
 pub mod rng;
 pub mod tap;
 pub mod weights;
 
 pub use error::{Error, Result};
+pub use params::{Init, ParamSet, Params};
 pub use rng::{Rng, TorchRng};
 pub use tap::Tap;
