@@ -14,10 +14,10 @@ import warnings
 import torch
 
 from reference import case as cases
-from reference import schedules
+from reference import models, schedules
 
 ROOT = pathlib.Path(__file__).parent / "cases"
-FAMILIES = [schedules]
+FAMILIES = [schedules, models]
 
 
 def difference(case, path):
