@@ -14,10 +14,10 @@ import warnings
 import torch
 
 from reference import case as cases
-from reference import models, schedules
+from reference import metrics, models, schedules
 
 ROOT = pathlib.Path(__file__).parent / "cases"
-FAMILIES = [schedules, models]
+FAMILIES = [schedules, models, metrics]
 
 
 def difference(case, path):
