@@ -14,10 +14,10 @@ import warnings
 import torch
 
 from reference import case as cases
-from reference import metrics, models, schedules
+from reference import metrics, models, schedules, spacing
 
 ROOT = pathlib.Path(__file__).parent / "cases"
-FAMILIES = [schedules, models, metrics]
+FAMILIES = [schedules, spacing, models, metrics]
 
 
 def difference(case, path):
