@@ -6,6 +6,7 @@ from unittest import mock
 import diffusers
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
 
 from .case import Case, Draw
 
@@ -85,8 +86,8 @@ def betas():
 
 # num_train_timesteps, num_inference_steps, steps_offset
 LISTS = [(1000, 50, 1), (1000, 7, 0), (600, 37, 2), (250, 250, 0)]
-# Karras sigmas make their own time steps.
-KARRAS = [("euler", 9), ("heun", 6), ("dpmpp_2m", 11), ("unipc", 8)]
+# Karras sigmas make their own time steps, by interpolation in a single-precision table of logarithms.
+KARRAS = [("euler", 9), ("heun", 6), ("dpmpp_2m", 12), ("unipc", 8)]
 
 
 def spacings(kind):
@@ -114,7 +115,7 @@ def timestep_case(name, config):
     s = scheduler(config)
     s.set_timesteps(config["num_inference_steps"])
     exact = s.timesteps.dtype == torch.int64 or (s.timesteps == s.timesteps.round()).all()
-    tolerance = (0, 0) if exact else (1e-6, 1e-3 if config.get("use_karras_sigmas") else 1e-6)
+    tolerance = (0, 0) if exact else (1e-6, 1e-2 if config.get("use_karras_sigmas") else 1e-6)
     return Case(
         "scheduler.timesteps", name, config, {"out.timesteps": s.timesteps.float()}, SOURCE, *tolerance
     )
@@ -217,6 +218,7 @@ def rollout_case(name, config, shape):
     x = draw.normal(*shape) * s.init_noise_sigma
     noise, drawn = draw.normal(len(steps), *shape), set()
     tensors = {"in.sample": x}
+    options = {"eta": eta} if config["kind"] == "ddim" else {}
     for i, t in enumerate(steps):
 
         def given(*_args, **_kwargs):
@@ -224,12 +226,10 @@ def rollout_case(name, config, shape):
             return noise[i]
 
         out = s.scale_model_input(x, t) * t / (t + 1)
-        with mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", given):
-            if config["kind"] == "ddim":
-                with mock.patch("diffusers.schedulers.scheduling_ddim.randn_tensor", given):
-                    x = s.step(out, t, x, eta=eta).prev_sample
-            else:
-                x = s.step(out, t, x).prev_sample
+        with mock.patch.multiple(scheduling_ddim, randn_tensor=given), mock.patch.multiple(
+            scheduling_ddpm, randn_tensor=given
+        ):
+            x = s.step(out, t, x, **options).prev_sample
     if not x.isfinite().all():
         raise ValueError(f"{name}: the reference is not finite")
     if drawn:
