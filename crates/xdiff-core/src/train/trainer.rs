@@ -142,7 +142,7 @@ impl<D: Denoiser> Trainer<D> {
     /// # Errors
     /// When the batches end or fail, shapes do not fit, a loss or gradient is not finite, or a
     /// checkpoint cannot be written. The last checkpoint on disk remains.
-    pub fn run<E: StdError + Send + Sync + 'static>(
+    pub fn run<E: Into<Box<dyn StdError + Send + Sync>>>(
         &mut self,
         mut batches: impl Iterator<Item = std::result::Result<TrainBatch, E>>,
         path: Option<&Path>,
@@ -175,7 +175,7 @@ impl<D: Denoiser> Trainer<D> {
         Ok(())
     }
 
-    fn one_step<E: StdError + Send + Sync + 'static>(
+    fn one_step<E: Into<Box<dyn StdError + Send + Sync>>>(
         &mut self,
         batches: &mut impl Iterator<Item = std::result::Result<TrainBatch, E>>,
     ) -> Result<StepReport> {
@@ -186,7 +186,7 @@ impl<D: Denoiser> Trainer<D> {
         for micro in 0..self.config.accumulate {
             let batch = match batches.next() {
                 Some(Ok(batch)) => batch,
-                Some(Err(e)) => return Err(Error::Data(Box::new(e))),
+                Some(Err(e)) => return Err(Error::Data(e.into())),
                 None => {
                     return Err(Error::input("batches", format!("they ended at step {step}; give an endless iterator")));
                 }
