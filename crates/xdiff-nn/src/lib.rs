@@ -4,13 +4,16 @@
 
 pub mod compute;
 pub mod error;
+pub mod grad;
 pub mod gradcheck;
+pub mod optim;
 pub mod params;
 pub mod rng;
 pub mod tap;
 pub mod weights;
 
 pub use error::{Error, Result};
+pub use grad::Gradients;
 pub use params::{Init, ParamSet, Params};
 pub use rng::{Rng, TorchRng};
 pub use tap::Tap;
