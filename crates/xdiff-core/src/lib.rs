@@ -1,7 +1,13 @@
 //! Diffusion for images that must be explained: schedulers, samplers, U-Nets, training, and the
 //! traits through which the xdiff crates compose.
 
+mod cond;
 pub mod error;
+pub mod guidance;
+pub mod sample;
+pub mod schedule;
+pub mod scheduler;
+pub mod spacing;
 pub mod traits;
 
 pub use error::{Error, Result};
