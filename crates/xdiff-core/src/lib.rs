@@ -2,7 +2,13 @@
 //! traits through which the xdiff crates compose.
 
 pub mod cancel;
+mod cond;
 pub mod error;
+pub mod guidance;
+pub mod sample;
+pub mod schedule;
+pub mod scheduler;
+pub mod spacing;
 pub mod train;
 pub mod traits;
 pub mod unet;

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use xdiff::core::unet::{UNet2D, UNet2DConfig};
 use xdiff::core::{Cond, Denoiser};
 use xdiff::nn::ParamSet;
-use xdiff::nn::optim::Gradients;
+use xdiff::nn::optim::backward_partial;
 
 use super::{AnyError, Case, Outputs};
 
@@ -40,7 +40,7 @@ pub(super) fn loss_grads(case: &Case) -> Result<Outputs, AnyError> {
     };
     let loss = (out - case.input_f32("target")?)?.sqr()?.mean_all()?;
     let names: Vec<String> = case.need("names")?;
-    let grads = Gradients::backward_partial(&loss, &set, |name| !names.iter().any(|n| n == name))?;
+    let grads = backward_partial(&loss, &set, |name| !names.iter().any(|n| n == name))?;
     let mut outputs = vec![("loss".to_owned(), loss.detach())];
     for name in names {
         let grad = grads.get(&name).ok_or_else(|| format!("the model has no trainable `{name}`"))?;

@@ -1,7 +1,7 @@
 //! Ops of xdiff-nn.
 
 use candle_core::{Device, Tensor};
-use xdiff::nn::optim::{AdamW, AdamWConfig, Gradients};
+use xdiff::nn::optim::{AdamW, AdamWConfig, backward};
 use xdiff::nn::{Params, TorchRng};
 
 use super::{AnyError, Case, Outputs};
@@ -30,8 +30,8 @@ pub(super) fn adamw(case: &Case) -> Result<Outputs, AnyError> {
     for step in 0..steps {
         // The gradient of ⟨p, g⟩ with respect to p is g.
         let loss = (&weight * grads.get(step)?)?.sum_all()?;
-        let grads = Gradients::backward(&loss, &params)?;
-        optimizer.step(&params, &grads, config.lr)?;
+        let grads = backward(&loss, &params)?;
+        optimizer.step(&grads, config.lr)?;
     }
     let p: Tensor = weight.detach().copy()?;
     Ok(vec![("p".to_owned(), p)])

@@ -6,7 +6,7 @@ use xdiff::core::schedule::{BetaSchedule, ScheduleConfig};
 use xdiff::core::spacing::TimestepSpacing;
 use xdiff::core::train::{LossConfig, LossWeight, TrainConfig};
 use xdiff::core::unet::{DownBlock, UNet2DConfig, UpBlock};
-use xdiff::nn::optim::{AdamWConfig, LrSchedule};
+use xdiff::nn::optim::{AdamWConfig, EmaConfig, LrSchedule};
 
 /// A size of model with everything that its training and sampling need.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,11 @@ fn zero_terminal() -> ScheduleConfig {
     }
 }
 
+/// A rise over `warmup` steps and half a cosine down to 0.
+fn cosine(warmup: u64, steps: usize) -> LrSchedule {
+    LrSchedule::WarmupCosine { warmup, total: steps as u64, cycles: 0.5 }
+}
+
 impl Preset {
     /// A model that two CPU cores train in about two minutes.
     pub fn quickstart() -> Self {
@@ -74,9 +79,9 @@ impl Preset {
             train: TrainConfig {
                 steps,
                 adamw: AdamWConfig { lr: 2e-3, weight_decay: 0.0, ..Default::default() },
-                lr_schedule: LrSchedule::WarmupCosine { warmup: 30 },
+                lr_schedule: cosine(30, steps),
                 loss: LossConfig { weight: LossWeight::MinSnr { gamma: 5.0 }, offset_noise: 0.0 },
-                ema_decay: Some(0.99),
+                ema: Some(EmaConfig { max_decay: 0.99 }),
                 checkpoint_every: 100,
                 ..Default::default()
             },
@@ -89,6 +94,7 @@ impl Preset {
 
     /// A 64² model for two CPU cores and an hour.
     pub fn small() -> Self {
+        let steps = 6000;
         Self {
             name: "small".to_owned(),
             size: 64,
@@ -96,11 +102,11 @@ impl Preset {
             schedule: zero_terminal(),
             prediction: Prediction::Velocity,
             train: TrainConfig {
-                steps: 6000,
+                steps,
                 adamw: AdamWConfig { lr: 4e-4, ..Default::default() },
-                lr_schedule: LrSchedule::WarmupCosine { warmup: 200 },
+                lr_schedule: cosine(200, steps),
                 loss: LossConfig { weight: LossWeight::MinSnr { gamma: 5.0 }, offset_noise: 0.0 },
-                ema_decay: Some(0.999),
+                ema: Some(EmaConfig { max_decay: 0.999 }),
                 checkpoint_every: 100,
                 ..Default::default()
             },
@@ -116,6 +122,7 @@ impl Preset {
     /// released their sampler with. `images` turns epochs into steps.
     pub fn paper(images: usize) -> Self {
         let (batch, epochs) = (16, 200);
+        let steps = epochs * images.div_ceil(batch).max(1);
         Self {
             name: "paper".to_owned(),
             size: 256,
@@ -123,10 +130,10 @@ impl Preset {
             schedule: ScheduleConfig::default(),
             prediction: Prediction::Epsilon,
             train: TrainConfig {
-                steps: epochs * images.div_ceil(batch).max(1),
+                steps,
                 adamw: AdamWConfig { lr: 2e-5, ..Default::default() },
-                lr_schedule: LrSchedule::WarmupCosine { warmup: 500 },
-                ema_decay: None,
+                lr_schedule: cosine(500, steps),
+                ema: None,
                 checkpoint_every: 200,
                 ..Default::default()
             },

@@ -1,7 +1,7 @@
 //! The configuration of a training.
 
 use serde::{Deserialize, Serialize};
-use xdiff_nn::optim::{AdamWConfig, LrSchedule};
+use xdiff_nn::optim::{AdamWConfig, EmaConfig, LrSchedule};
 
 use super::loss::LossConfig;
 use crate::{Error, Result};
@@ -33,8 +33,8 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Longest gradient; a longer one is scaled down.
     pub clip_norm: Option<f64>,
-    /// Largest decay of the exponential moving average of the weights; none without.
-    pub ema_decay: Option<f64>,
+    /// The exponential moving average of the weights; none without.
+    pub ema: Option<EmaConfig>,
     /// Training now and then without the condition.
     pub condition_dropout: Option<ConditionDropout>,
     /// Steps between two checkpoints.
@@ -52,7 +52,7 @@ impl Default for TrainConfig {
             loss: LossConfig::default(),
             accumulate: 1,
             clip_norm: Some(1.0),
-            ema_decay: Some(0.9999),
+            ema: Some(EmaConfig::default()),
             condition_dropout: None,
             checkpoint_every: 500,
             seed: 0,
@@ -67,6 +67,7 @@ impl TrainConfig {
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
         self.adamw.validate()?;
+        self.lr_schedule.validate()?;
         self.loss.validate()?;
         if self.steps == 0 {
             return Err(Error::config("steps", "is 0, must be at least 1"));
@@ -82,10 +83,8 @@ impl TrainConfig {
         {
             return Err(Error::config("clip_norm", format!("is {norm}, must be positive")));
         }
-        if let Some(decay) = self.ema_decay
-            && !(0.0..1.0).contains(&decay)
-        {
-            return Err(Error::config("ema_decay", format!("is {decay}, must lie in [0, 1)")));
+        if let Some(ema) = &self.ema {
+            ema.validate()?;
         }
         if let Some(drop) = &self.condition_dropout
             && !(0.0..=1.0).contains(&drop.probability)
@@ -101,7 +100,6 @@ impl TrainConfig {
     /// Whether a training under `self` goes on exactly as one under `other` would, as far as that
     /// has come: everything but the number of steps and of checkpoints is the same.
     pub fn continues(&self, other: &Self) -> bool {
-        let same = Self { steps: other.steps, checkpoint_every: other.checkpoint_every, ..self.clone() };
-        same == *other && (self.steps == other.steps || self.lr_schedule == LrSchedule::Constant)
+        *other == Self { steps: other.steps, checkpoint_every: other.checkpoint_every, ..self.clone() }
     }
 }

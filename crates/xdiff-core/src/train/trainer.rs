@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
-use xdiff_nn::optim::{AdamW, Ema, Gradients};
+use xdiff_nn::optim::{AdamW, Ema, Gradients, backward};
 use xdiff_nn::{ParamSet, Rng};
 
 use super::checkpoint::{Checkpoint, checkpoint_error};
@@ -68,7 +68,7 @@ impl<D: Denoiser> Trainer<D> {
             return Err(Error::input("parameters", "none is trainable: build the model from Params::fresh or Params::trainable"));
         }
         let optimizer = AdamW::new(&params, config.adamw)?;
-        let ema = config.ema_decay.map(|decay| Ema::new(&params, decay)).transpose()?;
+        let ema = config.ema.map(|ema| Ema::new(&params, ema)).transpose()?;
         Ok(Self { model, params, schedule, config, description, optimizer, ema, history: Vec::new() })
     }
 
@@ -91,7 +91,7 @@ impl<D: Denoiser> Trainer<D> {
         self.params.load(&checkpoint.weights)?;
         self.optimizer.load_state(&checkpoint.optimizer)?;
         if let (Some(ema), Some(state)) = (&mut self.ema, &checkpoint.ema) {
-            ema.load_state(state, checkpoint.step)?;
+            ema.load_state(state)?;
         }
         self.history.clone_from(&checkpoint.history);
         Ok(())
@@ -127,7 +127,7 @@ impl<D: Denoiser> Trainer<D> {
             config: self.config.clone(),
             description: self.description.clone(),
             weights: self.params.tensors()?,
-            ema: self.ema.as_ref().map(Ema::tensors).transpose()?,
+            ema: self.ema.as_ref().map(Ema::state).transpose()?,
             optimizer: self.optimizer.state()?,
             history: self.history.clone(),
         })
@@ -201,10 +201,10 @@ impl<D: Denoiser> Trainer<D> {
                 });
             }
             loss_sum += value;
-            let grads = Gradients::backward(&loss, &self.params)?;
+            let grads = backward(&loss, &self.params)?;
             match &mut total {
                 None => total = Some(grads),
-                Some(sum) => sum.accumulate(&grads)?,
+                Some(sum) => sum.add(&grads)?,
             }
         }
         let Some(mut grads) = total else {
@@ -224,8 +224,8 @@ impl<D: Denoiser> Trainer<D> {
                 hint: "lower the learning rate and check the images for NaN",
             });
         }
-        let lr = self.config.lr_schedule.at(step, self.config.steps, self.config.adamw.lr);
-        self.optimizer.step(&self.params, &grads, lr)?;
+        let lr = self.config.lr_schedule.lr(self.config.adamw.lr, step as u64);
+        self.optimizer.step(&grads, lr)?;
         if let Some(ema) = &mut self.ema {
             ema.update(&self.params)?;
         }

@@ -1,0 +1,161 @@
+//! The scheduler that a file or a configuration names.
+
+use std::{ops::Deref, path::Path, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Ddim, DdimConfig, DdimInverse, DdimInverseConfig, Ddpm, DdpmConfig, Scheduler};
+use crate::{Error, Result};
+
+/// The schedulers by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SchedulerKind {
+    /// [`Ddpm`].
+    Ddpm,
+    /// [`Ddim`].
+    Ddim,
+    /// [`DdimInverse`].
+    DdimInverse,
+}
+
+impl SchedulerKind {
+    /// Every kind, with the class of diffusers that it stands for.
+    pub const ALL: [(Self, &str); 3] = [
+        (Self::Ddpm, "DDPMScheduler"),
+        (Self::Ddim, "DDIMScheduler"),
+        (Self::DdimInverse, "DDIMInverseScheduler"),
+    ];
+
+    /// The kind that stands for a class of diffusers.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when none does.
+    pub fn of_class(class: &str) -> Result<Self> {
+        Self::ALL.iter().find(|(_, name)| *name == class).map(|(kind, _)| *kind).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|(_, name)| *name).collect();
+            Error::config("_class_name", format!("is {class}; supported: {}", names.join(", ")))
+        })
+    }
+}
+
+/// A scheduler whose kind is known at run time only. It can be used wherever a `&dyn Scheduler`
+/// is taken.
+///
+/// ```
+/// use xdiff_core::scheduler::{AnyScheduler, Scheduler, SchedulerKind};
+///
+/// let json = serde_json::json!({"_class_name": "DDIMScheduler", "steps_offset": 1, "beta_end": 0.012});
+/// let scheduler = AnyScheduler::from_diffusers(&json)?;
+/// assert_eq!(scheduler.kind(), SchedulerKind::Ddim);
+/// assert_eq!(scheduler.timesteps(4)?, [751., 501., 251., 1.]);
+/// # Ok::<(), xdiff_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct AnyScheduler {
+    kind: SchedulerKind,
+    scheduler: Arc<dyn Scheduler>,
+}
+
+impl AnyScheduler {
+    /// Builds a scheduler of a kind from the keys of a diffusers `scheduler_config.json`; a key
+    /// that is missing takes the default of that class, `_class_name` and keys that do not
+    /// concern the kind are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names a key whose value does not fit or asks for what is not built.
+    pub fn from_config(kind: SchedulerKind, json: &Value) -> Result<Self> {
+        let scheduler: Arc<dyn Scheduler> = match kind {
+            SchedulerKind::Ddpm => Arc::new(Ddpm::new(DdpmConfig::from_diffusers(json)?)?),
+            SchedulerKind::Ddim => Arc::new(Ddim::new(DdimConfig::from_diffusers(json)?)?),
+            SchedulerKind::DdimInverse => {
+                Arc::new(DdimInverse::new(DdimInverseConfig::from_diffusers(json)?)?)
+            }
+        };
+        Ok(Self { kind, scheduler })
+    }
+
+    /// Builds the scheduler that the `_class_name` of a diffusers `scheduler_config.json` names.
+    ///
+    /// # Errors
+    /// As [`from_config`](Self::from_config); also when `_class_name` is missing or unknown.
+    pub fn from_diffusers(json: &Value) -> Result<Self> {
+        let class = json.get("_class_name").and_then(Value::as_str).ok_or_else(|| {
+            Error::config("_class_name", "is missing; name the kind of scheduler and use `from_config`")
+        })?;
+        Self::from_config(SchedulerKind::of_class(class)?, json)
+    }
+
+    /// Reads a `scheduler_config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] when the file cannot be read or is not JSON; otherwise as
+    /// [`from_diffusers`](Self::from_diffusers).
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let fail = |reason: String| Error::Checkpoint {
+            path: path.to_owned(),
+            reason,
+            hint: "give the scheduler_config.json of a diffusers folder",
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+        let json = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        Self::from_diffusers(&json)
+    }
+
+    /// Which scheduler it is.
+    pub fn kind(&self) -> SchedulerKind {
+        self.kind
+    }
+}
+
+impl Deref for AnyScheduler {
+    type Target = dyn Scheduler;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.scheduler
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_case_format() {
+        let names: Vec<String> = SchedulerKind::ALL
+            .iter()
+            .map(|(kind, _)| serde_json::to_value(kind).unwrap().as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(names, ["ddpm", "ddim", "ddim_inverse"]);
+    }
+
+    #[test]
+    fn every_class_is_built_from_an_empty_configuration() {
+        for (kind, class) in SchedulerKind::ALL {
+            let scheduler = AnyScheduler::from_diffusers(&json!({"_class_name": class})).unwrap();
+            assert_eq!(scheduler.kind(), kind);
+            assert!(scheduler.plan(10).unwrap().len() >= 10, "{class}");
+            assert!(scheduler.plan(0).is_err(), "{class}");
+            assert!(scheduler.plan(1001).is_err(), "{class}");
+        }
+    }
+
+    #[test]
+    fn bad_files_and_classes_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scheduler_config.json");
+        for text in ["", "[]", "{}", r#"{"_class_name": "Unknown"}"#, r#"{"_class_name": 3}"#] {
+            std::fs::write(&path, text).unwrap();
+            assert!(AnyScheduler::from_file(&path).is_err(), "{text}");
+        }
+        assert!(AnyScheduler::from_file(folder.path().join("none.json")).is_err());
+        std::fs::write(&path, r#"{"_class_name": "DDPMScheduler", "variance_type": "learned_range"}"#)
+            .unwrap();
+        assert_eq!(AnyScheduler::from_file(&path).unwrap().kind(), SchedulerKind::Ddpm);
+    }
+}
