@@ -95,7 +95,7 @@ pub fn load(path: &Path) -> Result<Model, AnyError> {
         checkpoint.description.get(name).cloned().ok_or_else(|| format!("{}: lacks `{name}`", path.display()))
     };
     let preset: Preset = serde_json::from_value(field("preset")?)?;
-    let params = Params::frozen(checkpoint.inference_weights().clone(), &Device::Cpu);
+    let params = Params::frozen(checkpoint.inference_weights(), &Device::Cpu);
     let unet = UNet2D::new(&preset.unet, &params)?.predicting(preset.prediction);
     params.finish()?;
     Ok(Model {

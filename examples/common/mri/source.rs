@@ -40,7 +40,7 @@ impl std::fmt::Debug for MriData {
 /// # Errors
 /// When the size is below what phantoms can be drawn at.
 pub fn phantoms(patients: usize, size: usize, seed: u64) -> Result<MriData, AnyError> {
-    let config = PhantomConfig { kind: PhantomKind::Breast, patients, size, seed, ..Default::default() };
+    let config = PhantomConfig { kind: PhantomKind::BreastMri, patients, size, seed, ..Default::default() };
     let all = Arc::new(PhantomDataset::new(config)?);
     let about = format!(
         "breast phantoms (synthetic), {} slices of {patients} patients, {size}×{size}, seed {seed}, patients kept apart",

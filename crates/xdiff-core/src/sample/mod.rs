@@ -15,6 +15,7 @@ pub use observer::{Flow, Keep, Observer, Progress, StepView, Trajectory};
 
 use crate::{
     Cond, Denoiser, Error, Result,
+    cancel::CancelToken,
     scheduler::{Plan, Scheduler, State, Step, StepInput},
 };
 

@@ -1,12 +1,6 @@
 //! Watching a run of sampling.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use indicatif::{ProgressBar, ProgressStyle};

@@ -4,6 +4,7 @@ use xdiff_nn::{Tap, TorchRng};
 use super::*;
 use crate::{
     Prediction,
+    cancel::CancelToken,
     schedule::{NoiseSchedule, ScheduleConfig, per_sample, time_steps},
     scheduler::{
         AnyScheduler, ClipConfig, Ddim, DdimConfig, DdimInverse, DdimInverseConfig, Ddpm, DdpmConfig,

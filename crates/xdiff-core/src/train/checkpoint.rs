@@ -28,7 +28,7 @@ pub struct Checkpoint {
     pub description: Value,
     /// The weights.
     pub weights: BTreeMap<String, Tensor>,
-    /// Their moving average, where one was kept.
+    /// The state of their moving average, where one was kept.
     pub ema: Option<BTreeMap<String, Tensor>>,
     /// The optimiser's state.
     pub optimizer: BTreeMap<String, Tensor>,
@@ -45,8 +45,14 @@ struct Header {
 
 impl Checkpoint {
     /// The weights to sample with: the moving average where there is one.
-    pub fn inference_weights(&self) -> &BTreeMap<String, Tensor> {
-        self.ema.as_ref().unwrap_or(&self.weights)
+    pub fn inference_weights(&self) -> BTreeMap<String, Tensor> {
+        match &self.ema {
+            None => self.weights.clone(),
+            Some(state) => state
+                .iter()
+                .filter_map(|(name, t)| Some((name.strip_prefix("shadow.")?.to_owned(), t.clone())))
+                .collect(),
+        }
     }
 
     /// Writes the file under a temporary name and renames it, so that a reader sees the former
