@@ -1,0 +1,217 @@
+//! Synthetic medical images whose truth is known: masks, class, and the same patient without the disease.
+//!
+//! Anatomy is drawn in relative coordinates, so a patient looks alike at every size from 32 up. All of a
+//! patient comes from one seed; the slices of a patient share the anatomy. Noise and bias are the same
+//! in an image and its healthy twin, so the two agree bit for bit wherever the disease changes nothing.
+//!
+//! They are stand-ins with known truth, for tests and demonstrations. They say nothing about real patients.
+
+mod brain;
+mod breast;
+mod field;
+mod scene;
+mod shape;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use xdiff_nn::Rng;
+
+pub use brain::BrainClass;
+pub use breast::BreastClass;
+pub use scene::Phantom;
+
+use crate::dataset::{Dataset, Sample, SampleInfo, check_index};
+use crate::{Error, Result};
+use shape::Grid;
+
+/// What a phantom imitates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhantomKind {
+    /// Axial breast MRI: [`BreastClass`].
+    #[default]
+    BreastMri,
+    /// Axial brain MRI: [`BrainClass`].
+    BrainMri,
+}
+
+impl PhantomKind {
+    /// All kinds.
+    pub const ALL: [PhantomKind; 2] = [Self::BreastMri, Self::BrainMri];
+
+    /// The names of its classes, in the order of their numbers.
+    pub fn classes(self) -> &'static [&'static str] {
+        match self {
+            Self::BreastMri => &BreastClass::NAMES,
+            Self::BrainMri => &BrainClass::NAMES,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::BreastMri => "breast",
+            Self::BrainMri => "brain",
+        }
+    }
+}
+
+/// Which phantoms a [`PhantomDataset`] holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PhantomConfig {
+    /// What they imitate.
+    pub kind: PhantomKind,
+    /// How many patients.
+    pub patients: usize,
+    /// Slices of each patient.
+    pub slices: usize,
+    /// The side in pixels, 32 to 4096.
+    pub size: usize,
+    /// The seed of all of it.
+    pub seed: u64,
+    /// The names of the classes to draw; empty for all. The numbers of the classes are those of the kind
+    /// whatever stands here, so that a class can be held out.
+    pub classes: Vec<String>,
+}
+
+impl Default for PhantomConfig {
+    /// 64 breast patients, one slice each, 64 pixels square, of all classes in turn.
+    fn default() -> Self {
+        Self { kind: PhantomKind::default(), patients: 64, slices: 1, size: 64, seed: 0, classes: vec![] }
+    }
+}
+
+impl PhantomConfig {
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// When the size is out of range, there are no patients or slices, or a class is unknown.
+    pub fn validate(&self) -> Result<()> {
+        if !(32..=4096).contains(&self.size) {
+            return Err(Error::argument("size", format!("{} given; 32 to 4096", self.size)));
+        }
+        if self.patients.checked_mul(self.slices).is_none_or(|n| n == 0) {
+            return Err(Error::argument(
+                "patients",
+                format!("{} patients of {} slices; at least 1 of each", self.patients, self.slices),
+            ));
+        }
+        self.class_numbers().map(|_| ())
+    }
+
+    fn class_numbers(&self) -> Result<Vec<u32>> {
+        let known = self.kind.classes();
+        if self.classes.is_empty() {
+            return Ok((0..known.len() as u32).collect());
+        }
+        let number = |name: &String| {
+            known.iter().position(|k| k == name).map(|p| p as u32).ok_or_else(|| {
+                Error::argument("classes", format!("`{name}` is unknown; there are [{}]", known.join(", ")))
+            })
+        };
+        self.classes.iter().map(number).collect()
+    }
+}
+
+/// Phantoms as a dataset, drawn when asked for.
+///
+/// Sample i is slice i mod `slices` of patient i / `slices`, and that patient depends on the seed and
+/// its number alone: a larger dataset of the same seed begins with the smaller one, up to `slices`. The
+/// classes take turns over the patients.
+///
+/// ```
+/// use xdiff_data::phantom::{PhantomConfig, PhantomDataset, PhantomKind};
+/// use xdiff_data::{Dataset, MaskKind};
+///
+/// let config = PhantomConfig { kind: PhantomKind::BrainMri, patients: 4, ..Default::default() };
+/// let brains = PhantomDataset::new(config)?;
+/// let glioma = brains.phantom(0)?;
+/// assert_eq!(brains.classes()[glioma.class as usize], "glioma");
+/// assert!(glioma.masks[&MaskKind::Lesion].area() > 0);
+/// assert_ne!(glioma.image.data(), glioma.twin.data());
+/// # Ok::<(), xdiff_data::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct PhantomDataset {
+    config: PhantomConfig,
+    drawn: Vec<u32>,
+    names: Vec<String>,
+}
+
+impl PhantomDataset {
+    /// The dataset of a configuration.
+    ///
+    /// # Errors
+    /// When the configuration is wrong.
+    pub fn new(config: PhantomConfig) -> Result<Self> {
+        config.validate()?;
+        let drawn = config.class_numbers()?;
+        let names = config.kind.classes().iter().map(|c| (*c).to_string()).collect();
+        Ok(Self { config, drawn, names })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &PhantomConfig {
+        &self.config
+    }
+
+    /// The phantom of an index, with its truth.
+    ///
+    /// # Errors
+    /// When there is no such sample.
+    pub fn phantom(&self, index: usize) -> Result<Phantom> {
+        check_index(index, self.len())?;
+        let (patient, slice) = (index / self.config.slices, index % self.config.slices);
+        let rng = Rng::new(self.config.seed).fork(self.config.kind.name()).sample(patient as u64);
+        // Slices lie evenly over the middle of the organ.
+        let depth = 2.0 * (slice as f32 + 0.5) / self.config.slices as f32 - 1.0;
+        let (grid, class, name) = (Grid::new(self.config.size), self.class(patient), self.patient(patient));
+        match self.config.kind {
+            PhantomKind::BreastMri => {
+                let class = [BreastClass::Healthy, BreastClass::Lesion][class as usize];
+                breast::draw(class, grid, depth, &rng, name)
+            }
+            PhantomKind::BrainMri => {
+                let classes =
+                    [BrainClass::Glioma, BrainClass::Meningioma, BrainClass::Pituitary, BrainClass::NoTumor];
+                brain::draw(classes[class as usize], grid, depth, &rng, name)
+            }
+        }
+    }
+
+    fn class(&self, patient: usize) -> u32 {
+        self.drawn[patient % self.drawn.len()]
+    }
+
+    fn patient(&self, patient: usize) -> String {
+        format!("{}-{}-{patient:05}", self.config.kind.name(), self.config.seed)
+    }
+}
+
+impl Dataset for PhantomDataset {
+    fn len(&self) -> usize {
+        self.config.patients * self.config.slices
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.names
+    }
+
+    fn info(&self, index: usize) -> Result<SampleInfo> {
+        check_index(index, self.len())?;
+        let (patient, slice) = (index / self.config.slices, index % self.config.slices);
+        let group = self.patient(patient);
+        Ok(SampleInfo {
+            id: format!("{group}/{slice}"),
+            class: Some(self.class(patient)),
+            group: Some(group),
+        })
+    }
+
+    fn get(&self, index: usize, _: &mut Rng) -> Result<Sample> {
+        let info = self.info(index)?;
+        let Phantom { image, masks, .. } = self.phantom(index)?;
+        Ok(Sample { info, image, masks: masks.into_iter().collect::<BTreeMap<_, _>>() })
+    }
+}
