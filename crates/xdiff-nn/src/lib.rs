@@ -4,8 +4,10 @@
 
 pub mod compute;
 pub mod error;
-pub mod grad;
+mod grad;
 pub mod gradcheck;
+mod kernels;
+pub mod layers;
 pub mod optim;
 pub mod params;
 pub mod rng;
@@ -13,7 +15,6 @@ pub mod tap;
 pub mod weights;
 
 pub use error::{Error, Result};
-pub use grad::Gradients;
 pub use params::{Init, ParamSet, Params};
 pub use rng::{Rng, TorchRng};
 pub use tap::Tap;

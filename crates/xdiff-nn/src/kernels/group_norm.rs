@@ -1,0 +1,250 @@
+//! Group norm, with an optional SiLU behind it.
+
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::activation::{Identity, Pointwise, Silu};
+use super::moments::{BLOCK, Centred, Moments, moments};
+use super::slices::{Gradients, contiguous, tracked, with_slices};
+use super::vector::{Kernel, Vector, dispatch, load_part, map, store_part};
+
+/// How an activation tensor (B, C, …) falls into groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Groups {
+    /// Groups per sample.
+    pub(crate) groups: usize,
+    /// Channels per group.
+    pub(crate) channels: usize,
+    /// Numbers per channel.
+    pub(crate) inner: usize,
+}
+
+impl Groups {
+    fn width(self) -> usize {
+        self.channels * self.inner
+    }
+}
+
+/// One group of one sample.
+struct Forward<'a, P> {
+    act: PhantomData<P>,
+    x: &'a [f32],
+    y: &'a mut [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    inner: usize,
+    moments: Moments,
+}
+
+impl<P: Pointwise> Kernel for Forward<'_, P> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let m = self.moments;
+        let high = V::splat(m.mean as f32);
+        let low = m.mean - f64::from(m.mean as f32);
+        let channels = self.x.chunks_exact(self.inner).zip(self.y.chunks_exact_mut(self.inner));
+        for ((x, y), (w, b)) in channels.zip(self.weight.iter().zip(self.bias)) {
+            let scale = m.rstd * f64::from(*w);
+            let (a, c) = (V::splat(scale as f32), V::splat((f64::from(*b) - low * scale) as f32));
+            map::<V>(x, y, |x| P::value(x.sub(high).fma(a, c)));
+        }
+    }
+}
+
+/// One group of one sample: dx, and per channel Σ g x̂ and Σ g, where g is the gradient before
+/// weight and bias.
+struct Backward<'a, P> {
+    act: PhantomData<P>,
+    x: &'a [f32],
+    grad: &'a [f32],
+    dx: &'a mut [f32],
+    sums: &'a mut [[f64; 2]],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    inner: usize,
+    moments: Moments,
+}
+
+impl<P: Pointwise> Kernel for Backward<'_, P> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let n = self.x.len() as f64;
+        let centred = Centred::of(self.moments);
+        let (mut mean_g, mut mean_gx) = (0.0, 0.0);
+        let channels = self.x.chunks_exact(self.inner).zip(self.grad.chunks_exact(self.inner));
+        let outputs = self.dx.chunks_exact_mut(self.inner).zip(self.sums.iter_mut());
+        let affine = self.weight.iter().zip(self.bias);
+        for (((x, g), (dx, sums)), (w, b)) in channels.zip(outputs).zip(affine) {
+            *sums = before_affine::<V, P>(x, g, dx, centred, *w, *b);
+            mean_gx += f64::from(*w) * sums[0] / n;
+            mean_g += f64::from(*w) * sums[1] / n;
+        }
+        // dx = rstd (g w − mean(g w) − x̂ mean(g w x̂)).
+        let r = self.moments.rstd;
+        let (shift, slope) = (V::splat((-r * mean_g) as f32), V::splat((-r * mean_gx) as f32));
+        let channels = self.x.chunks_exact(self.inner).zip(self.dx.chunks_exact_mut(self.inner));
+        for ((x, dx), w) in channels.zip(self.weight) {
+            let scale = V::splat((r * f64::from(*w)) as f32);
+            update::<V>(x, dx, |x, g| centred.apply(x).fma(slope, g.fma(scale, shift)));
+        }
+    }
+}
+
+/// Writes g = grad · act′ and returns [Σ g x̂, Σ g].
+#[inline(always)]
+fn before_affine<V: Vector, P: Pointwise>(
+    x: &[f32],
+    grad: &[f32],
+    out: &mut [f32],
+    centred: Centred,
+    weight: f32,
+    bias: f32,
+) -> [f64; 2] {
+    let (w, b) = (V::splat(weight), V::splat(bias));
+    let mut sums = [0.0; 2];
+    for ((x, grad), out) in x.chunks(BLOCK).zip(grad.chunks(BLOCK)).zip(out.chunks_mut(BLOCK)) {
+        let (mut gx, mut gs) = (V::splat(0.0), V::splat(0.0));
+        let mut step = |x: V, g: V| {
+            let x = centred.apply(x);
+            let g = g.mul(P::slope(x.fma(w, b)));
+            gx = g.fma(x, gx);
+            gs = gs.add(g);
+            g
+        };
+        let (mut xs, mut grads) = (x.chunks_exact(V::LANES), grad.chunks_exact(V::LANES));
+        let mut outs = out.chunks_exact_mut(V::LANES);
+        for ((x, grad), out) in (&mut xs).zip(&mut grads).zip(&mut outs) {
+            step(V::load(x), V::load(grad)).store(out);
+        }
+        let (x, grad) = (xs.remainder(), grads.remainder());
+        if !x.is_empty() {
+            // Lanes past the end have a gradient of 0 and add nothing.
+            store_part(step(load_part(x, centred.high), load_part(grad, 0.0)), outs.into_remainder());
+        }
+        sums[0] += f64::from(gx.sum());
+        sums[1] += f64::from(gs.sum());
+    }
+    sums
+}
+
+/// y = f(x, y).
+#[inline(always)]
+fn update<V: Vector>(x: &[f32], y: &mut [f32], f: impl Fn(V, V) -> V) {
+    let (mut xs, mut ys) = (x.chunks_exact(V::LANES), y.chunks_exact_mut(V::LANES));
+    for (x, y) in (&mut xs).zip(&mut ys) {
+        f(V::load(x), V::load(y)).store(y);
+    }
+    let (x, y) = (xs.remainder(), ys.into_remainder());
+    if !x.is_empty() {
+        store_part(f(load_part(x, 0.0), load_part(y, 0.0)), y);
+    }
+}
+
+/// Group norm of x (B, C, …), weight (C), bias (C), with an activation behind it.
+pub(crate) struct GroupNorm<P> {
+    act: PhantomData<P>,
+    shape: Groups,
+    eps: f64,
+    moments: OnceLock<Vec<Moments>>,
+}
+
+impl GroupNorm<Identity> {
+    /// Without an activation.
+    pub(crate) fn plain(shape: Groups, eps: f64) -> Self {
+        Self { act: PhantomData, shape, eps, moments: OnceLock::new() }
+    }
+}
+
+impl GroupNorm<Silu> {
+    /// With a SiLU behind it.
+    pub(crate) fn silu(shape: Groups, eps: f64) -> Self {
+        Self { act: PhantomData, shape, eps, moments: OnceLock::new() }
+    }
+}
+
+impl<P: Pointwise> GroupNorm<P> {
+    fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32], moments: &[Moments]) -> Vec<f32> {
+        let Groups { groups, channels, inner } = self.shape;
+        let width = self.shape.width();
+        let mut y = vec![0.0; x.len()];
+        x.par_chunks(width).zip(y.par_chunks_mut(width)).zip(moments).enumerate().for_each(
+            |(i, ((x, y), moments))| {
+                let own = (i % groups) * channels..(i % groups + 1) * channels;
+                let (weight, bias) = (&weight[own.clone()], &bias[own]);
+                dispatch(Forward { act: self.act, x, y, weight, bias, inner, moments: *moments });
+            },
+        );
+        y
+    }
+
+    /// dx, and the gradients of weight and bias.
+    fn backward(
+        &self,
+        [x, weight, bias, grad]: [&[f32]; 4],
+        moments: &[Moments],
+    ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+        let Groups { groups, channels, inner } = self.shape;
+        let width = self.shape.width();
+        let mut dx = vec![0.0; x.len()];
+        let mut sums = vec![[0.0; 2]; moments.len() * channels];
+        x.par_chunks(width)
+            .zip(grad.par_chunks(width))
+            .zip(dx.par_chunks_mut(width).zip(sums.par_chunks_mut(channels)))
+            .zip(moments)
+            .enumerate()
+            .for_each(|(i, (((x, grad), (dx, sums)), moments))| {
+                let own = (i % groups) * channels..(i % groups + 1) * channels;
+                let (weight, bias) = (&weight[own.clone()], &bias[own]);
+                let moments = *moments;
+                dispatch(Backward { act: self.act, x, grad, dx, sums, weight, bias, inner, moments });
+            });
+        let mut total = vec![[0.0f64; 2]; weight.len()];
+        for sample in sums.chunks_exact(weight.len()) {
+            for (t, s) in total.iter_mut().zip(sample) {
+                t[0] += s[0];
+                t[1] += s[1];
+            }
+        }
+        (dx, total.iter().map(|t| t[0] as f32).collect(), total.iter().map(|t| t[1] as f32).collect())
+    }
+}
+
+impl<P: Pointwise> CustomOp3 for GroupNorm<P> {
+    fn name(&self) -> &'static str {
+        "group_norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, weight, bias) = (contiguous(s1, l1)?, contiguous(s2, l2)?, contiguous(s3, l3)?);
+        if x.is_empty() {
+            return Ok((CpuStorage::F32(Vec::new()), l1.shape().clone()));
+        }
+        let moments = self.moments.get_or_init(|| moments(x, self.shape.width(), self.eps));
+        Ok((CpuStorage::F32(self.forward(x, weight, bias, moments)), l1.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, b: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Gradients> {
+        with_slices([x, w, b, grad], |slices| {
+            if slices[0].is_empty() {
+                let zeros = |t: &Tensor| tracked(t, vec![0.0; t.elem_count()]);
+                return Ok((zeros(x)?, zeros(w)?, zeros(b)?));
+            }
+            let moments = self.moments.get_or_init(|| moments(slices[0], self.shape.width(), self.eps));
+            let (dx, dw, db) = self.backward(slices, moments);
+            Ok((tracked(x, dx)?, tracked(w, dw)?, tracked(b, db)?))
+        })
+    }
+}
