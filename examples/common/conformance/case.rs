@@ -9,7 +9,7 @@ use serde_json::Value;
 use xdiff::nn::Params;
 use xdiff::nn::weights::SafetensorsFile;
 
-use super::AnyError;
+use crate::AnyError;
 
 /// Inputs, configuration, and the outputs of a reference.
 #[derive(Debug)]

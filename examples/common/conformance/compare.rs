@@ -4,7 +4,8 @@ use std::fmt;
 
 use candle_core::{DType, Tensor};
 
-use super::{AnyError, Case, Outputs};
+use super::{Case, Outputs};
+use crate::AnyError;
 
 /// What came of one case.
 #[derive(Clone, Debug)]

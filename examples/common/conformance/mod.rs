@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 pub use case::Case;
 pub use compare::Verdict;
 
-/// An error of any of the crates, or a plain sentence.
-pub type AnyError = Box<dyn std::error::Error + Send + Sync>;
+use crate::AnyError;
 
 /// The named outputs that an op computed.
 pub type Outputs = Vec<(String, candle_core::Tensor)>;

@@ -6,7 +6,8 @@ use xdiff::core::{Cond, Denoiser};
 use xdiff::nn::ParamSet;
 use xdiff::nn::optim::backward_partial;
 
-use super::{AnyError, Case, Outputs};
+use super::{Case, Outputs};
+use crate::AnyError;
 
 /// The time steps of a batch: one for each sample, or one for all.
 fn time_steps(case: &Case, batch: usize) -> Result<Tensor, AnyError> {

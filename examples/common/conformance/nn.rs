@@ -4,7 +4,8 @@ use candle_core::{Device, Tensor};
 use xdiff::nn::optim::{AdamW, AdamWConfig, backward};
 use xdiff::nn::{Params, TorchRng};
 
-use super::{AnyError, Case, Outputs};
+use super::{Case, Outputs};
+use crate::AnyError;
 
 pub(super) fn torch_randn(case: &Case) -> Result<Outputs, AnyError> {
     let shape: Vec<usize> = case.need("shape")?;
