@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::simd::{Kernel, Vector, dispatch, exp, map, map2};
 use super::slices::{contiguous, tensor, with_slices};
-use super::vector::{Kernel, Vector, dispatch, exp, map, map2};
 
 /// How many numbers one task works on.
 const CHUNK: usize = 1 << 15;

@@ -12,8 +12,8 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor,
 use rayon::prelude::*;
 
 use super::matrix::{Matrix, Onto, multiply};
+use super::simd::{Kernel, Vector, dispatch, exp2, load_part, store_part};
 use super::slices::{Gradients, tracked};
-use super::vector::{Kernel, Vector, dispatch, exp2, load_part, store_part};
 
 /// Queries per block.
 const QUERIES: usize = 128;

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::activation::{Identity, Pointwise, Silu};
 use super::moments::{BLOCK, Centred, Moments, moments};
+use super::simd::{Kernel, Vector, dispatch, load_part, map, store_part};
 use super::slices::{Gradients, contiguous, tracked, with_slices};
-use super::vector::{Kernel, Vector, dispatch, load_part, map, store_part};
 
 /// How an activation tensor (B, C, …) falls into groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

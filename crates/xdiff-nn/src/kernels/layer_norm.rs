@@ -6,8 +6,8 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::moments::{Centred, Moments, moments};
+use super::simd::{Kernel, Vector, dispatch, load_part, store_part};
 use super::slices::{Gradients, contiguous, tracked, with_slices};
-use super::vector::{Kernel, Vector, dispatch, load_part, store_part};
 
 /// Layer norm of x (…, width), weight (width), bias (width).
 pub(crate) struct LayerNorm {

@@ -9,6 +9,6 @@ pub(crate) mod group_norm;
 pub(crate) mod layer_norm;
 pub(crate) mod matrix;
 pub(crate) mod moments;
+pub(crate) mod simd;
 pub(crate) mod slices;
 pub(crate) mod softmax;
-pub(crate) mod vector;

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::vector::{Kernel, Vector, dispatch, load_part};
+use super::simd::{Kernel, Vector, dispatch, load_part};
 
 /// How many numbers are summed in f32 before the sum goes to f64.
 pub(crate) const BLOCK: usize = 1024;

@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::simd::{Kernel, Vector, dispatch, exp, load_part, map2, store_part};
 use super::slices::{contiguous, tensor, with_slices};
-use super::vector::{Kernel, Vector, dispatch, exp, load_part, map2, store_part};
 
 /// About how many numbers one task works on.
 const CHUNK: usize = 1 << 14;

@@ -117,7 +117,7 @@ mod tests {
     use crate::Rng;
     use crate::compute::{Path, with_path};
     use crate::gradcheck::{Options, check};
-    use crate::layers::testing::{Case, compare};
+    use crate::layers::compare::{Case, compare};
 
     const ALL: [Activation; 8] = [
         Activation::Identity,

@@ -160,7 +160,7 @@ mod tests {
     use crate::Rng;
     use crate::compute::{Path, with_path};
     use crate::gradcheck::{Options, check};
-    use crate::layers::testing::{Case, compare};
+    use crate::layers::compare::{Case, compare};
 
     fn layer(weight: &Tensor, bias: &Tensor) -> BatchNorm2d {
         let channels = weight.elem_count();

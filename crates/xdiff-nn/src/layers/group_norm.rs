@@ -146,7 +146,7 @@ mod tests {
     use crate::Rng;
     use crate::compute::{Path, with_path};
     use crate::gradcheck::{Options, check};
-    use crate::layers::testing::{Case, compare};
+    use crate::layers::compare::{Case, compare};
 
     fn inputs(rng: &mut Rng, shape: &[usize]) -> Vec<Tensor> {
         let x = rng.randn(shape, &Device::Cpu).unwrap();

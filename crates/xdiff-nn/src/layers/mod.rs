@@ -3,13 +3,13 @@
 mod activation;
 mod attention;
 mod batch_norm;
+#[cfg(test)]
+mod compare;
 mod dropout;
 mod embedding;
 mod group_norm;
 mod layer_norm;
 mod softmax;
-#[cfg(test)]
-mod testing;
 
 pub use activation::Activation;
 pub use attention::{AttentionOptions, attend, attention, attention_probabilities};
