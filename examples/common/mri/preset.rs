@@ -92,6 +92,20 @@ impl Preset {
         }
     }
 
+    /// The same cut down to seconds, to see that everything runs.
+    pub fn tiny(mut self) -> Self {
+        let steps = 6;
+        self.name.push_str("-tiny");
+        self.size = 32;
+        self.unet = unet(&[8, 16], &[false, true], 1, 4);
+        self.train.steps = steps;
+        self.train.lr_schedule = cosine(1, steps);
+        self.train.checkpoint_every = 3;
+        self.batch = 4;
+        self.sampling_steps = 10;
+        self
+    }
+
     /// A 64² model for two CPU cores and an hour.
     pub fn small() -> Self {
         let steps = 6000;
