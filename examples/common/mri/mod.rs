@@ -6,3 +6,4 @@ pub mod report;
 pub mod sampling;
 pub mod scores;
 pub mod source;
+pub mod store;

@@ -92,14 +92,21 @@ impl Preset {
         }
     }
 
+    /// The same with another number of optimiser steps; the learning rate falls over all of them.
+    pub fn with_steps(mut self, steps: usize) -> Self {
+        if let LrSchedule::WarmupCosine { warmup, .. } = self.train.lr_schedule {
+            self.train.lr_schedule = cosine(warmup.min(steps as u64 / 2), steps);
+        }
+        self.train.steps = steps;
+        self
+    }
+
     /// The same cut down to seconds, to see that everything runs.
     pub fn tiny(mut self) -> Self {
-        let steps = 6;
+        self = self.with_steps(6);
         self.name.push_str("-tiny");
         self.size = 32;
         self.unet = unet(&[8, 16], &[false, true], 1, 4);
-        self.train.steps = steps;
-        self.train.lr_schedule = cosine(1, steps);
         self.train.checkpoint_every = 3;
         self.batch = 4;
         self.sampling_steps = 10;
