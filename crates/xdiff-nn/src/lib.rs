@@ -5,6 +5,8 @@
 pub mod compute;
 pub mod error;
 pub mod gradcheck;
+mod kernels;
+pub mod layers;
 pub mod params;
 pub mod rng;
 pub mod tap;
