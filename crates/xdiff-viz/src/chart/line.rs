@@ -135,9 +135,8 @@ impl LineSeries {
         let width = if places.len() > 400 { 1.25 } else { 2.0 };
         for piece in places.split(Option::is_none) {
             let piece: Vec<Place> = piece.iter().copied().flatten().collect();
-            // A point alone would be as small as the line is wide.
             match piece.as_slice() {
-                [alone] => marks.disc(*alone, 3.0, Paint::solid(color))?,
+                [alone] => marks.dot(*alone, Paint::solid(color))?,
                 piece => marks.line(piece, width, Paint::solid(color))?,
             }
         }
