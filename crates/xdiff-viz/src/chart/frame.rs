@@ -111,16 +111,18 @@ impl Layout {
         let (number_line, label_line) = (face.line_height(sizes.number), face.line_height(sizes.label));
         let (width, height) = (options.width, options.height);
 
-        let title = face.wrap(&options.title, sizes.title, (width - 2 * margin) as f32, 2);
+        let title = face.wrap(&options.title, sizes.title, width.saturating_sub(2 * margin) as f32, 2);
         let title_height = title.len() as u32 * face.line_height(sizes.title);
         let legend_top = margin + title_height;
 
         let label_below = if options.x_label.is_empty() { 0 } else { label_line };
         let label_left = if options.y_label.is_empty() { 0 } else { label_line };
         let below_axis = TICK + 3;
-        // The height decides how many numbers fit at the left; one row of legend is a guess.
+        // The height decides how many numbers fit at the left, and their width what is left for the
+        // rest; one row of legend and of names is a guess that is mended below.
         let about = height.saturating_sub(legend_top + number_line * 2 + label_below + margin + below_axis);
-        let y_ticks = up.ticks((about as f32 / (sizes.number * 3.0)).clamp(2.0, 12.0) as usize);
+        let most = |height: u32| (height as f32 / (sizes.number * 3.0)).clamp(2.0, 12.0) as usize;
+        let mut y_ticks = up.ticks(most(about));
         let widest = y_ticks.iter().map(|t| face.width(&t.label, sizes.number)).fold(0.0, f32::max);
         let left = margin + label_left + widest.ceil() as u32 + TICK + 5;
         let right = margin + sizes.number as u32;
@@ -157,6 +159,9 @@ impl Layout {
         let plot_height = height.saturating_sub(top + below);
         if plot_height < 40 {
             return Err(too_small("height", height));
+        }
+        if y_ticks.len() as u32 * number_line > plot_height {
+            y_ticks = up.ticks(most(plot_height));
         }
         let plot = Rect { x: i64::from(left), y: i64::from(top), width: plot_width, height: plot_height };
         let names = names.unwrap_or(Names::Across(Vec::new()));

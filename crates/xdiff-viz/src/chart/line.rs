@@ -223,6 +223,7 @@ mod tests {
             ("height", changed(|o| o.height = u32::MAX), "height"),
             ("font", changed(|o| o.font_size = f32::INFINITY), "font_size"),
             ("no room", changed(|o| (o.width, o.font_size) = (160, 60.0)), "40"),
+            ("no room at all", changed(|o| (o.width, o.height, o.font_size) = (160, 120, 100.0)), "40"),
             (
                 "log of 0",
                 changed(|o| {

@@ -210,6 +210,9 @@ impl Marks<'_> {
 fn clip(from: Place, to: Place) -> Option<(Place, Place)> {
     let (lo, hi) = (0.0, 1.0);
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+    if !(dx.is_finite() && dy.is_finite()) {
+        return None;
+    }
     let (mut enter, mut leave) = (0.0_f64, 1.0_f64);
     for (start, change) in [(from.0, dx), (from.1, dy)] {
         if change == 0.0 {
