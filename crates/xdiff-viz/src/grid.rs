@@ -353,7 +353,7 @@ mod tests {
             (count as f64).sqrt()
         });
         assert_eq!(sides, [100.0, 64.0, 130.0]);
-        assert_eq!(out.width(), 100 + 65.max(64) + 130 + 2 * 10 + 2 * MARGIN);
+        assert_eq!(out.width(), 100 + 65 + 130 + 2 * 10 + 2 * MARGIN);
     }
 
     #[test]

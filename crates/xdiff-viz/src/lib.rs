@@ -9,7 +9,8 @@
 //! ranged silently, and the range prints as `[lo, hi]` so that it can stand in a caption. NaN has
 //! a colour of its own ([`Colormap::nan_color`]). What cannot be drawn is an [`Error`] that says
 //! what to change. The same input gives the same bytes; text is drawn in an embedded font, so
-//! that no font of the machine matters.
+//! that no font of the machine matters. That font is a subset of Noto Sans under the SIL Open Font
+//! License 1.1, whose text lies beside it in `assets/`.
 //!
 //! ```
 //! use image::Rgb;

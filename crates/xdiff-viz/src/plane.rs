@@ -252,8 +252,8 @@ mod tests {
     #[test]
     fn windows_resolve_as_documented() {
         let plane = |values: &[f32]| Plane::new(1, values.len(), values.to_vec()).unwrap();
-        let cases: [(&str, Window, &[f32], Option<(f64, f64)>); 9] = [
-            ("fixed", Window::Fixed(0.0, 2.0), &[9.0], Some((0.0, 2.0))),
+        let cases = [
+            ("fixed", Window::Fixed(0.0, 2.0), &[9.0][..], Some((0.0, 2.0))),
             ("fixed, reversed", Window::Fixed(2.0, 0.0), &[9.0], None),
             ("fixed, NaN", Window::Fixed(f64::NAN, 0.0), &[9.0], None),
             ("fixed, overflowing", Window::Fixed(f64::MIN, f64::MAX), &[9.0], None),

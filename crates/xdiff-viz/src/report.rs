@@ -287,10 +287,10 @@ figcaption { margin-top: 0.5rem; max-width: 46rem; }
 table { border-collapse: collapse; border-top: 2px solid var(--ink); border-bottom: 2px solid var(--ink);
   font-size: 0.95rem; }
 caption { padding-bottom: 0.5rem; }
-th, td { padding: 0.35rem 1.1rem 0.35rem 0.5rem; text-align: left; vertical-align: top; }
+th, td { padding: 0.35rem 0.85rem; text-align: left; vertical-align: top; }
 thead th { border-bottom: 1px solid var(--ink); font-weight: 600; }
 tbody tr + tr td { border-top: 1px solid var(--line); }
-.number { text-align: right; font-variant-numeric: tabular-nums; padding: 0.35rem 0.5rem 0.35rem 1.1rem; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1.25rem; margin: 1rem 0; }
 dt { color: var(--quiet); }
 dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }

@@ -64,24 +64,24 @@ fn count_multiples(lo: f64, hi: f64, step: f64) -> f64 {
 pub(crate) fn logarithmic(lo: f64, hi: f64, most: usize) -> Vec<Tick> {
     let (first, last) = ((lo.log10() - 1e-9).ceil() as i32, (hi.log10() + 1e-9).floor() as i32);
     let decades = last - first + 1;
+    // Written out where none needs many zeros, and as powers of ten where one does.
+    let is_plain = first >= -3 && last <= 4;
     let inside = |value: f64| value >= lo * (1.0 - 1e-9) && value <= hi * (1.0 + 1e-9);
     if decades >= 3 {
-        let stride = (decades as usize).div_ceil(most.max(2));
-        return (first..=last)
-            .filter(|k| k.rem_euclid(stride as i32) == 0)
-            .map(|k| power_tick(1.0, k))
-            .collect();
+        let stride = (decades as usize).div_ceil(most.max(2)) as i32;
+        let kept = (first..=last).filter(|k| k.rem_euclid(stride) == 0);
+        return kept.map(|k| power_tick(1.0, k, is_plain)).collect();
     }
     let ticks: Vec<Tick> = (first - 1..=last)
-        .flat_map(|k| [1.0, 2.0, 5.0].map(|m| power_tick(m, k)))
+        .flat_map(|k| [1.0, 2.0, 5.0].map(|m| power_tick(m, k, is_plain)))
         .filter(|tick| inside(tick.value))
         .collect();
     if ticks.len() >= 3 { ticks } else { linear(lo, hi, most) }
 }
 
-fn power_tick(mantissa: f64, exponent: i32) -> Tick {
+fn power_tick(mantissa: f64, exponent: i32, is_plain: bool) -> Tick {
     let value = power_of_ten(exponent) * mantissa;
-    let label = match (mantissa == 1.0, (-3..=4).contains(&exponent)) {
+    let label = match (mantissa == 1.0, is_plain) {
         (_, true) => format!("{value:.*}", (-exponent).max(0) as usize),
         (true, false) => format!("10{}", superscript(exponent)),
         (false, false) => format!("{mantissa:.0}×10{}", superscript(exponent)),
@@ -174,7 +174,7 @@ mod tests {
             (linear(0.0, 2.5e6, 6), "0 5×10⁵ 1×10⁶ 1.5×10⁶ 2×10⁶ 2.5×10⁶"),
             (linear(-7.0, -3.0, 5), "−7 −6 −5 −4 −3"),
             (logarithmic(1e-3, 1.0, 6), "0.001 0.01 0.1 1"),
-            (logarithmic(1e-6, 1e2, 5), "10⁻⁶ 10⁻⁴ 0.01 1 100"),
+            (logarithmic(1e-6, 1e2, 5), "10⁻⁶ 10⁻⁴ 10⁻² 10⁰ 10²"),
             (logarithmic(0.1, 10.0, 6), "0.1 1 10"),
             (logarithmic(0.08, 0.6, 6), "0.1 0.2 0.5"),
             (logarithmic(2.1, 2.9, 5), "2.2 2.4 2.6 2.8"),

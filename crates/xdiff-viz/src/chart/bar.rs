@@ -90,9 +90,10 @@ impl BarChart {
             for (index, series) in self.series.iter().enumerate() {
                 for group in 0..self.groups.len() {
                     let count = (self.groups.len() as f64, self.series.len() as f64);
-                    let (room, inside) = (1.0 / count.0, 0.78 / count.0 / count.1);
-                    let left = room * (group as f64 + 0.11) + inside * index as f64;
-                    series.draw(marks, &y, group, (left, inside), color(index))?;
+                    let width = (0.78 / count.0 / count.1).min(marks.share_of_width(110.0));
+                    let middle = (group as f64 + 0.5) / count.0;
+                    let left = middle + width * (index as f64 - count.1 / 2.0);
+                    series.draw(marks, &y, group, (left, width), color(index))?;
                 }
             }
             Ok(())

@@ -49,7 +49,7 @@ pub(super) fn render(
     let layout = Layout::new(options, across, up, legend, &face)?;
     let mut image = canvas::blank("chart", u64::from(options.width), u64::from(options.height), WHITE)?;
     layout.draw_grid(&mut image, across, up);
-    marks::draw_on(&mut image, layout.plot, |marks| {
+    marks::draw_on(&mut image, layout.plot, options.font_size, |marks| {
         draw_guides(marks, options, across, up)?;
         draw(marks)
     })?;
@@ -71,12 +71,26 @@ enum Names {
     Upwards(Vec<String>),
 }
 
+/// A row of the legend.
+#[derive(Default)]
+struct LegendRow {
+    width: f32,
+    items: Vec<LegendItem>,
+}
+
+struct LegendItem {
+    /// Which of the entries it is.
+    entry: usize,
+    /// From the left end of the row.
+    x: f32,
+    text: String,
+}
+
 struct Layout {
     sizes: Sizes,
     plot: Rect,
     title: Vec<String>,
-    /// Entries of the legend by row, with their distance from the left edge of the plot.
-    legend: Vec<Vec<(usize, f32, String)>>,
+    legend: Vec<LegendRow>,
     legend_top: f32,
     x_ticks: Vec<Tick>,
     y_ticks: Vec<Tick>,
@@ -97,20 +111,28 @@ impl Layout {
         let (number_line, label_line) = (face.line_height(sizes.number), face.line_height(sizes.label));
         let (width, height) = (options.width, options.height);
 
-        let title = face.wrap(&options.title, sizes.title, (width - 2 * margin) as f32, 2);
+        let title = face.wrap(&options.title, sizes.title, width.saturating_sub(2 * margin) as f32, 2);
         let title_height = title.len() as u32 * face.line_height(sizes.title);
         let legend_top = margin + title_height;
 
         let label_below = if options.x_label.is_empty() { 0 } else { label_line };
         let label_left = if options.y_label.is_empty() { 0 } else { label_line };
         let below_axis = TICK + 3;
-        // The height decides how many numbers fit at the left; one row of legend is a guess.
+        // The height decides how many numbers fit at the left, and their width what is left for the
+        // rest; one row of legend and of names is a guess that is mended below.
         let about = height.saturating_sub(legend_top + number_line * 2 + label_below + margin + below_axis);
-        let y_ticks = up.ticks((about as f32 / (sizes.number * 3.0)).clamp(2.0, 12.0) as usize);
+        let most = |height: u32| (height as f32 / (sizes.number * 3.0)).clamp(2.0, 12.0) as usize;
+        let mut y_ticks = up.ticks(most(about));
         let widest = y_ticks.iter().map(|t| face.width(&t.label, sizes.number)).fold(0.0, f32::max);
         let left = margin + label_left + widest.ceil() as u32 + TICK + 5;
         let right = margin + sizes.number as u32;
-        let plot_width = width.saturating_sub(left + right);
+        let mut plot_width = width.saturating_sub(left + right);
+        let mut x_ticks = Vec::new();
+        if let Across::Values(axis) = across {
+            x_ticks = fitting_ticks(axis, face, sizes.number, plot_width);
+            let beyond = beyond_right(&x_ticks, axis, face, sizes.number, plot_width);
+            plot_width = plot_width.saturating_sub(beyond.saturating_sub(right - 4));
+        }
         if plot_width < 40 {
             return Err(too_small("width", width));
         }
@@ -122,9 +144,9 @@ impl Layout {
         };
         let top = legend_top + legend_height;
 
-        let (x_ticks, names) = match across {
-            Across::Values(axis) => (fitting_ticks(axis, face, sizes.number, plot_width), None),
-            Across::Groups(names) => (Vec::new(), Some(place_names(names, face, &sizes, plot_width))),
+        let names = match across {
+            Across::Values(_) => None,
+            Across::Groups(names) => Some(place_names(names, face, &sizes, plot_width)),
         };
         let names_height = match &names {
             Some(Names::Across(names)) => number_line * names.iter().map(Vec::len).max().unwrap_or(0) as u32,
@@ -137,6 +159,9 @@ impl Layout {
         let plot_height = height.saturating_sub(top + below);
         if plot_height < 40 {
             return Err(too_small("height", height));
+        }
+        if y_ticks.len() as u32 * number_line > plot_height {
+            y_ticks = up.ticks(most(plot_height));
         }
         let plot = Rect { x: i64::from(left), y: i64::from(top), width: plot_width, height: plot_height };
         let names = names.unwrap_or(Names::Across(Vec::new()));
@@ -254,13 +279,13 @@ impl Layout {
         }
         let ink = Ink { size: self.sizes.label, color: INK };
         let line = face.line_height(ink.size) as f32;
-        for (row, texts) in self.legend.iter().enumerate() {
-            let y = self.legend_top + line * (row as f32 + 0.5);
-            for (index, x, text) in texts {
-                let x = self.plot.x as f32 + x;
-                if let Some(entry) = entries.get(*index) {
-                    draw_sign(image, entry, (x, y), ink.size);
-                    let after = x + sign_width(entry.sign, ink.size);
+        for (index, row) in self.legend.iter().enumerate() {
+            let y = self.legend_top + line * (index as f32 + 0.5);
+            let left = middle - row.width / 2.0;
+            for LegendItem { entry, x, text } in &row.items {
+                if let Some(entry) = entries.get(*entry) {
+                    draw_sign(image, entry, (left + x, y), ink.size);
+                    let after = left + x + sign_width(entry.sign, ink.size);
                     face.draw(image, text, ink, (after, y), Align::Left);
                 }
             }
@@ -274,6 +299,15 @@ fn too_small(what: &'static str, pixels: u32) -> Error {
          chart larger, the font smaller, or the texts shorter"
     );
     Error::argument(what, reason)
+}
+
+/// How many pixels the last number reaches beyond the right edge of the plot.
+fn beyond_right(ticks: &[Tick], axis: &Axis, face: &Typeface, size: f32, plot_width: u32) -> u32 {
+    let Some((tick, place)) = ticks.last().and_then(|t| Some((t, axis.place(t.value)?))) else {
+        return 0;
+    };
+    let inside = (1.0 - place) as f32 * plot_width as f32;
+    (face.width(&tick.label, size) / 2.0 - inside).ceil().max(0.0) as u32
 }
 
 /// Marks whose numbers keep apart.
@@ -304,33 +338,28 @@ fn place_names(names: &[String], face: &Typeface, sizes: &Sizes, plot_width: u32
     Names::Upwards(names.iter().map(|n| face.ellipsize(n, size, size * 10.0)).collect())
 }
 
-/// Entries of the legend in rows, centred over the plot.
-fn legend_rows(
-    entries: &[Entry],
-    face: &Typeface,
-    sizes: &Sizes,
-    plot_width: f32,
-) -> Vec<Vec<(usize, f32, String)>> {
+/// Entries of the legend in rows that are at most as wide as the plot.
+fn legend_rows(entries: &[Entry], face: &Typeface, sizes: &Sizes, plot_width: f32) -> Vec<LegendRow> {
     let size = sizes.label;
     let gap = size * 1.6;
-    let mut rows: Vec<(f32, Vec<(usize, f32, String)>)> = Vec::new();
+    let mut rows: Vec<LegendRow> = Vec::new();
     for (index, entry) in entries.iter().enumerate().filter(|(_, e)| !e.name.is_empty()) {
         let sign = sign_width(entry.sign, size);
         let text = face.ellipsize(&entry.name, size, plot_width - sign);
         let width = sign + face.width(&text, size);
-        match rows.last_mut() {
-            Some((used, row)) if *used + gap + width <= plot_width => {
-                row.push((index, *used + gap, text));
-                *used += gap + width;
+        let x = match rows.last() {
+            Some(row) if row.width + gap + width <= plot_width => row.width + gap,
+            _ => {
+                rows.push(LegendRow::default());
+                0.0
             }
-            _ => rows.push((width, vec![(index, 0.0, text)])),
+        };
+        if let Some(row) = rows.last_mut() {
+            row.items.push(LegendItem { entry: index, x, text });
+            row.width = x + width;
         }
     }
-    let centred = |(used, mut row): (f32, Vec<(usize, f32, String)>)| {
-        row.iter_mut().for_each(|(_, x, _)| *x += ((plot_width - used) / 2.0).max(0.0));
-        row
-    };
-    rows.into_iter().map(centred).collect()
+    rows
 }
 
 /// How far the name of an entry is from its left end.

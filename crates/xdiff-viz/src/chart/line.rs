@@ -135,9 +135,8 @@ impl LineSeries {
         let width = if places.len() > 400 { 1.25 } else { 2.0 };
         for piece in places.split(Option::is_none) {
             let piece: Vec<Place> = piece.iter().copied().flatten().collect();
-            // A point alone would be as small as the line is wide.
             match piece.as_slice() {
-                [alone] => marks.disc(*alone, 3.0, Paint::solid(color))?,
+                [alone] => marks.dot(*alone, Paint::solid(color))?,
                 piece => marks.line(piece, width, Paint::solid(color))?,
             }
         }
@@ -224,6 +223,7 @@ mod tests {
             ("height", changed(|o| o.height = u32::MAX), "height"),
             ("font", changed(|o| o.font_size = f32::INFINITY), "font_size"),
             ("no room", changed(|o| (o.width, o.font_size) = (160, 60.0)), "40"),
+            ("no room at all", changed(|o| (o.width, o.height, o.font_size) = (160, 120, 100.0)), "40"),
             (
                 "log of 0",
                 changed(|o| {

@@ -7,6 +7,7 @@ use image::{Rgb, RgbImage};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::ChartOptions;
 use crate::canvas::{self, Rect};
 use crate::{Error, MAX_PIXELS, Result};
 
@@ -31,19 +32,23 @@ impl Paint {
     }
 }
 
-/// The enlarged plot while it is drawn on. Lengths are in pixels of the finished picture.
+/// The enlarged plot while it is drawn on. Widths of lines are in pixels of the finished picture
+/// at the usual font size, and grow with it; radii are in pixels.
 pub(super) struct Marks<'a> {
     area: DrawingArea<BitMapBackend<'a>, Shift>,
     /// Of the finished plot.
     width: f64,
     height: f64,
     enlarged: f64,
+    /// How much thicker lines are than at the usual font size.
+    weight: f64,
 }
 
 /// Draws on the part `plot` of the image, which keeps what is already there.
 pub(super) fn draw_on(
     image: &mut RgbImage,
     plot: Rect,
+    font_size: f32,
     draw: impl FnOnce(&Marks<'_>) -> Result<()>,
 ) -> Result<()> {
     let pixels = u64::from(plot.width) * u64::from(plot.height);
@@ -59,6 +64,7 @@ pub(super) fn draw_on(
             width: f64::from(plot.width),
             height: f64::from(plot.height),
             enlarged: f64::from(factor),
+            weight: f64::from(font_size / ChartOptions::default().font_size),
         };
         draw(&marks)?;
         marks.area.present().map_err(refused)?;
@@ -98,9 +104,14 @@ impl Marks<'_> {
         (across, down)
     }
 
-    /// A width or height in pixels as a share of the plot.
+    /// A width as a share of the plot, given in pixels at the usual font size.
     pub(super) fn share_of_width(&self, pixels: f64) -> f64 {
-        pixels / self.width
+        pixels * self.weight / self.width
+    }
+
+    /// A dot for a point that no line reaches.
+    pub(super) fn dot(&self, place: Place, paint: Paint) -> Result<()> {
+        self.disc(place, 3.0 * self.weight, paint)
     }
 
     /// A line through the places, with round corners.
@@ -109,7 +120,7 @@ impl Marks<'_> {
             self.segment(pair[0], pair[1], width, paint)?;
         }
         for &place in places {
-            self.disc(place, width / 2.0, paint)?;
+            self.disc(place, width * self.weight / 2.0, paint)?;
         }
         Ok(())
     }
@@ -121,7 +132,7 @@ impl Marks<'_> {
             (x.round() as i32, y.round() as i32)
         });
         // The library fills both borders, which makes a stroke one pixel wider.
-        let stroke = (width * self.enlarged - 1.0).round().max(1.0) as u32;
+        let stroke = (width * self.weight * self.enlarged - 1.0).round().max(1.0) as u32;
         let style = paint.style().stroke_width(stroke);
         self.area.draw(&PathElement::new(ends, style)).map_err(refused)
     }
@@ -131,7 +142,7 @@ impl Marks<'_> {
         let Some((from, to)) = clip(from, to) else { return Ok(()) };
         let ((x0, y0), (x1, y1)) = (self.pixel(from), self.pixel(to));
         let length = (x1 - x0).hypot(y1 - y0) / self.enlarged;
-        let (dash, gap) = (7.0, 5.0);
+        let (dash, gap) = (7.0 * self.weight, 5.0 * self.weight);
         let at = |along: f64| {
             let t = (along / length).min(1.0);
             (from.0 + (to.0 - from.0) * t, from.1 + (to.1 - from.1) * t)
@@ -199,6 +210,9 @@ impl Marks<'_> {
 fn clip(from: Place, to: Place) -> Option<(Place, Place)> {
     let (lo, hi) = (0.0, 1.0);
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+    if !(dx.is_finite() && dy.is_finite()) {
+        return None;
+    }
     let (mut enter, mut leave) = (0.0_f64, 1.0_f64);
     for (start, change) in [(from.0, dx), (from.1, dy)] {
         if change == 0.0 {
@@ -224,7 +238,7 @@ mod tests {
 
     fn drawn(draw: impl FnOnce(&Marks<'_>) -> Result<()>) -> RgbImage {
         let mut image = RgbImage::from_pixel(60, 40, canvas::WHITE);
-        draw_on(&mut image, Rect { x: 10, y: 10, width: 40, height: 20 }, draw).unwrap();
+        draw_on(&mut image, Rect { x: 10, y: 10, width: 40, height: 20 }, 16.0, draw).unwrap();
         image
     }
 

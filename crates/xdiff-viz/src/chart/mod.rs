@@ -1,8 +1,8 @@
 //! Charts: lines, bars, histograms, scatters.
 //!
 //! Every chart is a plain struct with [`ChartOptions`] and its series, and draws itself with
-//! `render`. Colours are those of Okabe and Ito (2008), which stay apart with the usual forms of
-//! colour blindness. The legend stands above the plot, so that it hides no data, and names a
+//! `render`. The first seven colours are those of Okabe and Ito (2008), with grey for black, which
+//! stay apart with the usual forms of colour blindness. The legend stands above the plot, so that it hides no data, and names a
 //! series only if it has a name.
 
 mod axis;
@@ -126,9 +126,9 @@ impl ChartOptions {
     }
 }
 
-/// The colour of the series with this index; the colours repeat after seven.
+/// The colour of the series with this index; the colours repeat after ten.
 pub fn series_color(index: usize) -> Rgb<u8> {
-    const COLORS: [[u8; 3]; 7] = [
+    const COLORS: [[u8; 3]; 10] = [
         [0, 114, 178],
         [213, 94, 0],
         [0, 158, 115],
@@ -136,6 +136,9 @@ pub fn series_color(index: usize) -> Rgb<u8> {
         [230, 159, 0],
         [86, 180, 233],
         [70, 70, 70],
+        [126, 47, 142],
+        [153, 102, 51],
+        [140, 150, 20],
     ];
     Rgb(COLORS[index % COLORS.len()])
 }
@@ -159,5 +162,70 @@ fn name_with_omitted(name: &str, omitted: usize, reason: &str) -> String {
         (0, name) => name.to_owned(),
         (n, "") => format!("{n} {reason}"),
         (n, name) => format!("{name} ({n} {reason})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn scale() -> impl Strategy<Value = Scale> {
+        prop_oneof![Just(Scale::Linear), Just(Scale::Log)]
+    }
+
+    /// Any number at all, or one that charts usually have.
+    fn number() -> impl Strategy<Value = f64> {
+        prop_oneof![any::<f64>(), -10.0..10.0, Just(0.0)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn every_number_is_drawn_or_refused(
+            points in proptest::collection::vec((number(), number()), 0..12),
+            (x_scale, y_scale) in (scale(), scale()),
+            at in number(),
+        ) {
+            let options = ChartOptions {
+                width: 200,
+                height: 150,
+                font_size: 9.0,
+                x_scale,
+                y_scale,
+                y_range: ValueRange::new(at, at + 1.0).ok().filter(|_| at > 1.0),
+                guides: vec![Guide::Horizontal(at), Guide::Diagonal],
+                ..ChartOptions::titled("any", "x", "y")
+            };
+            let values: Vec<f64> = points.iter().map(|p| p.1).collect();
+            let line = LineSeries::new("line", points.clone()).plus_minus(&values);
+            let pictures = [
+                LineChart { options: options.clone(), series: vec![line] }.render(),
+                LineChart { options: options.clone(), series: vec![LineSeries::new("", points.clone())] }.render(),
+                ScatterChart {
+                    options: options.clone(),
+                    series: vec![ScatterSeries::new("dots", points)],
+                    radius: 2.0,
+                }
+                .render(),
+                Histogram {
+                    options: options.clone(),
+                    series: vec![HistogramSeries::new("counts", values.clone())],
+                    bins: Bins::default(),
+                    density: true,
+                }
+                .render(),
+                BarChart {
+                    options: ChartOptions { guides: vec![], ..options },
+                    groups: values.iter().map(|v| v.to_string()).collect(),
+                    series: vec![BarSeries::new("bars", values)],
+                }
+                .render(),
+            ];
+            for picture in pictures.into_iter().flatten() {
+                prop_assert_eq!(picture.dimensions(), (200, 150));
+            }
+        }
     }
 }
