@@ -132,7 +132,11 @@ fn load(source: &SourceArgs) -> Result<(Model, MriData), AnyError> {
         .map_err(|e| format!("{e}\ntrain a model first, with the same --out"))?;
     let data = source.read(model.preset.size)?;
     if data.about != model.data {
-        return Err(format!("the model was trained on: {}\nbut the data given are: {}", model.data, data.about).into());
+        return Err(format!(
+            "the model was trained on: {}\nbut the data given are: {}",
+            model.data, data.about
+        )
+        .into());
     }
     Ok((model, data))
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use xdiff_examples::conformance::{check, find, ops};
 
 fn failures(root: PathBuf, skip: impl Fn(&str) -> bool) -> (usize, Vec<String>) {
-    let verdicts: Vec<_> = find(&[root]).unwrap().iter().map(|file| check(file)).filter(|v| !skip(&v.op)).collect();
+    let verdicts: Vec<_> =
+        find(&[root]).unwrap().iter().map(|file| check(file)).filter(|v| !skip(&v.op)).collect();
     (verdicts.len(), verdicts.iter().filter(|v| !v.passed()).map(ToString::to_string).collect())
 }
 

@@ -15,6 +15,7 @@ pub mod tap;
 pub mod weights;
 
 pub use error::{Error, Result};
+pub use grad::Gradients;
 pub use params::{Init, ParamSet, Params};
 pub use rng::{Rng, TorchRng};
 pub use tap::Tap;

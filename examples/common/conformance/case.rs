@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use xdiff::nn::Params;
-use xdiff::nn::weights::SafetensorsFile;
+use xdiff::nn::weights::{read_safetensors, read_safetensors_metadata};
 
 use crate::AnyError;
 
@@ -32,8 +32,7 @@ impl Case {
     /// # Errors
     /// When the file is no safetensors file or lacks a field.
     pub fn read(path: &Path) -> Result<Self, AnyError> {
-        let file = SafetensorsFile::open(path)?;
-        let metadata = file.metadata();
+        let metadata = read_safetensors_metadata(path)?;
         let field = |name: &str| metadata.get(name).ok_or_else(|| format!("metadata lacks `{name}`"));
         Ok(Self {
             op: field("op")?.clone(),
@@ -41,7 +40,7 @@ impl Case {
             rtol: field("rtol")?.parse()?,
             atol: field("atol")?.parse()?,
             synthetic: metadata.get("weights").is_some_and(|w| w == "synthetic"),
-            tensors: file.tensors()?,
+            tensors: read_safetensors(path)?,
         })
     }
 
@@ -81,7 +80,9 @@ impl Case {
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, AnyError> {
         match self.config.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(v) => Ok(Some(serde_json::from_value(v.clone()).map_err(|e| format!("config `{key}`: {e}"))?)),
+            Some(v) => {
+                Ok(Some(serde_json::from_value(v.clone()).map_err(|e| format!("config `{key}`: {e}"))?))
+            }
         }
     }
 

@@ -69,7 +69,8 @@ fn one(case: &Case, got: &Tensor, want: &Tensor, verdict: &mut Verdict) -> Resul
     if got.dims() != want.dims() && !scalars {
         return Err(format!("shape {:?}, expected {:?}", got.dims(), want.dims()).into());
     }
-    let flat = |t: &Tensor| -> Result<Vec<f64>, AnyError> { Ok(t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?) };
+    let flat =
+        |t: &Tensor| -> Result<Vec<f64>, AnyError> { Ok(t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?) };
     let mut outside = 0usize;
     let mut first = None;
     for (i, (a, b)) in flat(got)?.into_iter().zip(flat(want)?).enumerate() {
@@ -90,9 +91,10 @@ fn one(case: &Case, got: &Tensor, want: &Tensor, verdict: &mut Verdict) -> Resul
     }
     match first {
         None => Ok(()),
-        Some((i, a, b)) => {
-            Err(format!("{outside} of {} outside the tolerance, first at {i}: {a:e}, expected {b:e}", want.elem_count())
-                .into())
-        }
+        Some((i, a, b)) => Err(format!(
+            "{outside} of {} outside the tolerance, first at {i}: {a:e}, expected {b:e}",
+            want.elem_count()
+        )
+        .into()),
     }
 }

@@ -59,7 +59,8 @@ pub(super) fn dice(case: &Case) -> Result<Outputs, AnyError> {
 }
 
 fn features(case: &Case) -> Result<(Features, Features), AnyError> {
-    let read = |name: &str| -> Result<Features, AnyError> { Ok(Features::from_tensor(case.input(name)?, "given")?) };
+    let read =
+        |name: &str| -> Result<Features, AnyError> { Ok(Features::from_tensor(case.input(name)?, "given")?) };
     Ok((read("a")?, read("b")?))
 }
 

@@ -75,7 +75,8 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
 
 /// Runs one case.
 pub fn check(path: &Path) -> Verdict {
-    let name = path.file_stem().map_or_else(|| path.display().to_string(), |s| s.to_string_lossy().into_owned());
+    let name =
+        path.file_stem().map_or_else(|| path.display().to_string(), |s| s.to_string_lossy().into_owned());
     let case = match Case::read(path) {
         Ok(case) => case,
         Err(e) => return Verdict::failed(name, "?".to_owned(), e.to_string()),

@@ -53,7 +53,12 @@ fn description(preset: &Preset, data: &MriData) -> Value {
 ///
 /// # Errors
 /// When the checkpoint was made with another preset or other data, or the training fails.
-pub fn train(preset: &Preset, data: &MriData, path: &Path, cancel: &CancelToken) -> Result<Outcome, AnyError> {
+pub fn train(
+    preset: &Preset,
+    data: &MriData,
+    path: &Path,
+    cancel: &CancelToken,
+) -> Result<Outcome, AnyError> {
     let params = Params::fresh(preset.train.seed, &Device::Cpu);
     let unet = UNet2D::new(&preset.unet, &params)?.predicting(preset.prediction);
     let schedule = NoiseSchedule::new(&preset.schedule)?;

@@ -10,8 +10,8 @@ use xdiff::data::Dataset;
 use xdiff::metrics::{Psnr, Ssim, SsimPreset};
 use xdiff::nn::Rng;
 use xdiff::viz::{
-    Cell, ChartOptions, ColorBar, Colormap, Grid, GridOptions, LineChart, LineSeries, Mask, Plane, Report, Scale, Table,
-    ValueRange, Window, outline, save_png,
+    Cell, ChartOptions, ColorBar, Colormap, Grid, GridOptions, LineChart, LineSeries, Mask, Plane, Report,
+    Scale, Table, ValueRange, Window, outline, save_png,
 };
 
 use super::model::Model;
@@ -73,7 +73,8 @@ impl TrainingImages {
             let sample = data.get(i, &mut Rng::new(0))?;
             Ok((sample.image.into_data(), sample.info.id))
         };
-        let (images, ids) = (0..data.len()).into_par_iter().map(read).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        let (images, ids) =
+            (0..data.len()).into_par_iter().map(read).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         Ok(Self { images, ids })
     }
 }
@@ -180,7 +181,10 @@ fn course_grid(sampled: &Sampled, clean: bool) -> Result<RgbImage, AnyError> {
     });
     for moment in &sampled.course {
         let values = if clean { &moment.pred_x0 } else { &moment.x_t };
-        grid.push(Colormap::Grey.paint(&plane(values, sampled.size)?, range)?, format!("t = {:.0}", moment.t));
+        grid.push(
+            Colormap::Grey.paint(&plane(values, sampled.size)?, range)?,
+            format!("t = {:.0}", moment.t),
+        );
     }
     Ok(grid.render()?)
 }
@@ -190,7 +194,12 @@ fn change_grid(sampled: &Sampled) -> Result<RgbImage, AnyError> {
     let changes = sampled
         .course
         .windows(2)
-        .map(|w| plane(&w[0].pred_x0.iter().zip(&w[1].pred_x0).map(|(a, b)| (b - a).abs()).collect::<Vec<_>>(), sampled.size))
+        .map(|w| {
+            plane(
+                &w[0].pred_x0.iter().zip(&w[1].pred_x0).map(|(a, b)| (b - a).abs()).collect::<Vec<_>>(),
+                sampled.size,
+            )
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let span = Window::Span.over(&changes.iter().collect::<Vec<_>>())?;
     let range = ValueRange::new(0.0, span.hi())?;
@@ -208,7 +217,12 @@ fn change_grid(sampled: &Sampled) -> Result<RgbImage, AnyError> {
 }
 
 /// Each sample beside the training image nearest to it.
-fn neighbours_grid(sampled: &Sampled, scores: &Scores, training: &TrainingImages, count: usize) -> Result<RgbImage, AnyError> {
+fn neighbours_grid(
+    sampled: &Sampled,
+    scores: &Scores,
+    training: &TrainingImages,
+    count: usize,
+) -> Result<RgbImage, AnyError> {
     let n = count.min(sampled.cases.len());
     let mut grid = Grid::new(GridOptions {
         columns: n,
@@ -232,21 +246,30 @@ fn loss_chart(history: &[f32]) -> Result<RgbImage, AnyError> {
     let points = history
         .chunks(window)
         .enumerate()
-        .map(|(i, c)| ((i * window + c.len()) as f64, c.iter().map(|v| f64::from(*v)).sum::<f64>() / c.len() as f64))
+        .map(|(i, c)| {
+            ((i * window + c.len()) as f64, c.iter().map(|v| f64::from(*v)).sum::<f64>() / c.len() as f64)
+        })
         .collect();
-    let options = ChartOptions { y_scale: Scale::Log10, ..ChartOptions::titled("Training", "step", "loss") };
-    Ok(LineChart { options, series: vec![LineSeries::new(format!("mean of {window} steps"), points)] }.render()?)
+    let options = ChartOptions { y_scale: Scale::Log, ..ChartOptions::titled("Training", "step", "loss") };
+    Ok(LineChart { options, series: vec![LineSeries::new(format!("mean of {window} steps"), points)] }
+        .render()?)
 }
 
 fn summary_table(scores: &Scores) -> Result<Table, AnyError> {
     let mut table = Table::new(["measure", "mean", "sd", "n"]);
     let mut row = |name: &str, values: Vec<f64>| -> Result<(), AnyError> {
         let (mean, sd) = mean_sd(&values);
-        table.push([Cell::from(name), Cell::number(mean, 3), Cell::number(sd, 3), Cell::from(values.len())])?;
+        table.push([
+            Cell::from(name),
+            Cell::number(mean, 3),
+            Cell::number(sd, 3),
+            Cell::from(values.len()),
+        ])?;
         Ok(())
     };
     let of = |pick: fn(&CaseScores) -> f64| scores.cases.iter().map(pick).collect::<Vec<_>>();
-    let some = |pick: fn(&CaseScores) -> Option<f64>| scores.cases.iter().filter_map(pick).collect::<Vec<_>>();
+    let some =
+        |pick: fn(&CaseScores) -> Option<f64>| scores.cases.iter().filter_map(pick).collect::<Vec<_>>();
     row("PSNR to the mask's own image (dB, range 1)", of(|c| c.psnr))?;
     row("SSIM to the mask's own image (wang, range 1)", of(|c| c.ssim))?;
     row("edge contrast: real image, own mask", some(|c| c.contrast_real))?;
@@ -262,8 +285,17 @@ fn summary_table(scores: &Scores) -> Result<Table, AnyError> {
 
 fn case_table(scores: &Scores, training: &TrainingImages) -> Result<Table, AnyError> {
     let mut table = Table::new([
-        "id", "psnr", "ssim", "contrast_sample", "contrast_real", "contrast_other", "dice_sample", "dice_real", "dice_other",
-        "nearest_training_image", "nearest_rmse",
+        "id",
+        "psnr",
+        "ssim",
+        "contrast_sample",
+        "contrast_real",
+        "contrast_other",
+        "dice_sample",
+        "dice_real",
+        "dice_other",
+        "nearest_training_image",
+        "nearest_rmse",
     ]);
     let maybe = |v: Option<f64>| v.map_or(Cell::Missing, |v| Cell::number(v, 3));
     for c in &scores.cases {
@@ -307,7 +339,12 @@ pub fn write(
          masks here mark: {}. Research software, not a medical device.",
         data.mask
     ));
-    let mut figure = |report: &mut Report, name: &str, image: RgbImage, caption: &str, alt: &str| -> Result<(), AnyError> {
+    let mut figure = |report: &mut Report,
+                      name: &str,
+                      image: RgbImage,
+                      caption: &str,
+                      alt: &str|
+     -> Result<(), AnyError> {
         save_png(out.join(format!("{name}.png")), &image)?;
         report.figure(&image, caption, alt)?;
         Ok(())
@@ -319,7 +356,13 @@ pub fn write(
          no further scaling. {n} masks were sampled; the first {} are shown.",
         n.min(8)
     );
-    figure(&mut report, "samples", samples_grid(sampled, 8)?, &caption, "Rows of masks, real images and samples")?;
+    figure(
+        &mut report,
+        "samples",
+        samples_grid(sampled, 8)?,
+        &caption,
+        "Rows of masks, real images and samples",
+    )?;
     report.section("Scores");
     report.table(&summary, format!("n = {n} samples, seed {}. sd is over samples.", sampled.seed));
     report.note(format!(

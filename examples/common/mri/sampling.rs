@@ -63,7 +63,11 @@ pub fn choose(data: &dyn Dataset, mask: &MaskKind, count: usize) -> Result<Vec<u
         }
     }
     if marked.is_empty() {
-        return Err(format!("none of the {} held-out images has a `{mask}` mask that marks anything", data.len()).into());
+        return Err(format!(
+            "none of the {} held-out images has a `{mask}` mask that marks anything",
+            data.len()
+        )
+        .into());
     }
     let n = count.min(marked.len());
     Ok((0..n).map(|k| marked[k * marked.len() / n]).collect())
@@ -97,7 +101,8 @@ pub fn sample(
         ..Default::default()
     })?;
     let steps = model.preset.sampling_steps;
-    let options = SampleOptions { samples: masks.len(), shape: (1, size, size), steps, seed, ..Default::default() };
+    let options =
+        SampleOptions { samples: masks.len(), shape: (1, size, size), steps, seed, ..Default::default() };
     let ten = (0..10).map(|k| k * (steps - 1) / 9).collect();
     let mut trajectory = Trajectory::new(Keep::Steps(ten));
     let mut progress = Progress::default();
@@ -111,7 +116,9 @@ pub fn sample(
     let kept: Vec<(usize, f64)> = trajectory.steps().collect();
     let course = kept
         .into_iter()
-        .map(|(step, t)| Ok(Moment { t, x_t: first(trajectory.x_t(step)?)?, pred_x0: first(trajectory.pred_x0(step)?)? }))
+        .map(|(step, t)| {
+            Ok(Moment { t, x_t: first(trajectory.x_t(step)?)?, pred_x0: first(trajectory.pred_x0(step)?)? })
+        })
         .collect::<Result<Vec<_>, AnyError>>()?;
 
     let values = images.flatten_all()?.to_vec1::<f32>()?;

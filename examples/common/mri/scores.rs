@@ -133,7 +133,10 @@ mod tests {
 
     fn square(value: f32) -> (Vec<f32>, Vec<u8>) {
         let inside = |i: usize| (3..6).contains(&(i / 9)) && (3..6).contains(&(i % 9));
-        ((0..81).map(|i| if inside(i) { value } else { 0.1 }).collect(), (0..81).map(|i| u8::from(inside(i))).collect())
+        (
+            (0..81).map(|i| if inside(i) { value } else { 0.1 }).collect(),
+            (0..81).map(|i| u8::from(inside(i))).collect(),
+        )
     }
 
     #[test]

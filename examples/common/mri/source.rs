@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use xdiff::data::{
-    Cached, Colour, Dataset, FileDataset, Geometry, ManifestConfig, MaskKind, PairKind, PairLayout, Part, ReadOptions,
-    SplitConfig, Subset, Window, infos, pairs, read_manifest, split,
-};
 use xdiff::data::phantom::{PhantomConfig, PhantomDataset, PhantomKind};
+use xdiff::data::{
+    Cached, Colour, Dataset, FileDataset, Geometry, ManifestConfig, MaskKind, PairKind, PairLayout, Part,
+    ReadOptions, SplitConfig, Subset, Window, infos, pairs, read_manifest, split,
+};
 
 use crate::AnyError;
 
@@ -70,7 +70,8 @@ pub fn folder(dir: &Path, mask: MaskKind, size: usize, seed: u64) -> Result<MriD
             (listing, format!("split and groups from {}", file.display()))
         }
         None => {
-            let layout = PairLayout { masks: [(mask.clone(), "masks".to_owned())].into(), ..Default::default() };
+            let layout =
+                PairLayout { masks: [(mask.clone(), "masks".to_owned())].into(), ..Default::default() };
             let how = "no manifest found: each image is taken for its own patient, 20 % held out".to_owned();
             (pairs(dir, &layout)?, how)
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use xdiff::nn::weights::{SafetensorsFile, write_safetensors};
+use xdiff::nn::weights::{read_safetensors, read_safetensors_metadata, write_safetensors};
 
 use super::sampling::{Case, Moment, Sampled};
 use crate::AnyError;
@@ -64,12 +64,13 @@ pub fn load(path: &Path, model_steps: usize) -> Result<Option<Sampled>, AnyError
         return Ok(None);
     }
     let file = SafetensorsFile::open(path)?;
-    let header = file.metadata().get("samples").ok_or_else(|| format!("{}: holds no samples", path.display()))?;
+    let header =
+        file.metadata().get("samples").ok_or_else(|| format!("{}: holds no samples", path.display()))?;
     let header: Header = serde_json::from_str(header)?;
     if header.model_steps != model_steps {
         return Ok(None);
     }
-    let tensors = file.tensors()?;
+    let tensors = read_safetensors(path)?;
     let rows = |name: &str| -> Result<Vec<Vec<f32>>, AnyError> {
         let t = tensors.get(name).ok_or_else(|| format!("{}: lacks `{name}`", path.display()))?;
         Ok(t.flatten_from(1)?.to_vec2()?)
@@ -80,7 +81,12 @@ pub fn load(path: &Path, model_steps: usize) -> Result<Option<Sampled>, AnyError
         .zip(rows("real")?)
         .zip(rows("mask")?)
         .zip(rows("sample")?)
-        .map(|(((id, real), mask), sample)| Case { id, real, mask: mask.iter().map(|m| *m as u8).collect(), sample })
+        .map(|(((id, real), mask), sample)| Case {
+            id,
+            real,
+            mask: mask.iter().map(|m| *m as u8).collect(),
+            sample,
+        })
         .collect();
     let course = header
         .t

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use xdiff_nn::weights::{SafetensorsFile, write_safetensors};
+use xdiff_nn::weights::{read_safetensors, read_safetensors_metadata, write_safetensors};
 
 use super::config::TrainConfig;
 use crate::{Error, Result};
@@ -61,15 +61,17 @@ impl Checkpoint {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let header = Header {
-            step: self.step,
-            config: self.config.clone(),
-            description: self.description.clone(),
-        };
+        let header =
+            Header { step: self.step, config: self.config.clone(), description: self.description.clone() };
         let header = serde_json::to_string(&header).map_err(|e| Error::input("checkpoint", e.to_string()))?;
-        let metadata = BTreeMap::from([("format".to_owned(), FORMAT.to_owned()), ("training".to_owned(), header)]);
+        let metadata =
+            BTreeMap::from([("format".to_owned(), FORMAT.to_owned()), ("training".to_owned(), header)]);
         let mut tensors = BTreeMap::new();
-        let groups = [("model", Some(&self.weights)), ("ema", self.ema.as_ref()), ("optimizer", Some(&self.optimizer))];
+        let groups = [
+            ("model", Some(&self.weights)),
+            ("ema", self.ema.as_ref()),
+            ("optimizer", Some(&self.optimizer)),
+        ];
         for (group, map) in groups {
             for (name, t) in map.into_iter().flatten() {
                 tensors.insert(format!("{group}/{name}"), t.clone());
@@ -90,8 +92,7 @@ impl Checkpoint {
             reason,
             hint: "give a file that a training wrote, or start anew with another output folder",
         };
-        let file = SafetensorsFile::open(path)?;
-        let metadata = file.metadata();
+        let metadata = read_safetensors_metadata(path)?;
         match metadata.get("format").map(String::as_str) {
             Some(FORMAT) => {}
             other => return Err(bad(format!("its format is {other:?}, not {FORMAT:?}"))),
@@ -100,7 +101,7 @@ impl Checkpoint {
         let header: Header = serde_json::from_str(header).map_err(|e| bad(e.to_string()))?;
         let (mut weights, mut ema, mut optimizer) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut history = Vec::new();
-        for (name, t) in file.tensors()? {
+        for (name, t) in read_safetensors(path)? {
             match name.split_once('/') {
                 Some(("model", rest)) => drop(weights.insert(rest.to_owned(), t)),
                 Some(("ema", rest)) => drop(ema.insert(rest.to_owned(), t)),
@@ -138,5 +139,9 @@ impl Checkpoint {
 
 /// Where a training keeps its checkpoint.
 pub(super) fn checkpoint_error(path: Option<&Path>, reason: String, hint: &'static str) -> Error {
-    Error::Checkpoint { path: path.map_or_else(|| PathBuf::from("(memory)"), Path::to_path_buf), reason, hint }
+    Error::Checkpoint {
+        path: path.map_or_else(|| PathBuf::from("(memory)"), Path::to_path_buf),
+        reason,
+        hint,
+    }
 }

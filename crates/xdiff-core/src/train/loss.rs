@@ -44,7 +44,10 @@ impl LossConfig {
             return Err(Error::config("gamma", format!("is {gamma}, must be positive")));
         }
         if !(self.offset_noise >= 0.0 && self.offset_noise.is_finite()) {
-            return Err(Error::config("offset_noise", format!("is {}, must be 0 or more", self.offset_noise)));
+            return Err(Error::config(
+                "offset_noise",
+                format!("is {}, must be 0 or more", self.offset_noise),
+            ));
         }
         Ok(())
     }

@@ -59,7 +59,9 @@ impl Progress {
     /// A bar on standard error.
     pub fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:32} {pos}/{len} steps · {msg} · {elapsed} gone, {eta} left");
+            let style = ProgressStyle::with_template(
+                "{bar:32} {pos}/{len} steps · {msg} · {elapsed} gone, {eta} left",
+            );
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         Self { bar, smooth: None, start: None, printed: None }

@@ -65,7 +65,10 @@ impl<D: Denoiser> Trainer<D> {
     ) -> Result<Self> {
         config.validate()?;
         if params.trainable().next().is_none() {
-            return Err(Error::input("parameters", "none is trainable: build the model from Params::fresh or Params::trainable"));
+            return Err(Error::input(
+                "parameters",
+                "none is trainable: build the model from Params::fresh or Params::trainable",
+            ));
         }
         let optimizer = AdamW::new(&params, config.adamw)?;
         let ema = config.ema.map(|ema| Ema::new(&params, ema)).transpose()?;
@@ -188,7 +191,10 @@ impl<D: Denoiser> Trainer<D> {
                 Some(Ok(batch)) => batch,
                 Some(Err(e)) => return Err(Error::Data(e.into())),
                 None => {
-                    return Err(Error::input("batches", format!("they ended at step {step}; give an endless iterator")));
+                    return Err(Error::input(
+                        "batches",
+                        format!("they ended at step {step}; give an endless iterator"),
+                    ));
                 }
             };
             let loss = self.loss(&batch, &rng.sample(micro as u64))?;
@@ -237,7 +243,10 @@ impl<D: Denoiser> Trainer<D> {
     fn loss(&self, batch: &TrainBatch, rng: &Rng) -> Result<Tensor> {
         let x0 = &batch.images;
         let &[count, channels, height, width] = x0.dims() else {
-            return Err(Error::input("training images", format!("shape {:?}, must be (B, C, H, W)", x0.dims())));
+            return Err(Error::input(
+                "training images",
+                format!("shape {:?}, must be (B, C, H, W)", x0.dims()),
+            ));
         };
         if count == 0 {
             return Err(Error::input("training images", "the batch is empty"));

@@ -6,7 +6,7 @@ use xdiff_nn::tap::visit;
 
 use super::attention::{SelfAttention, Widths};
 use super::config::{DownBlock, Resampling, TimeScaleShift, UNet2DConfig, UpBlock};
-use super::resnet::{Pass, Resampler, ResnetBlock, Resize};
+use super::resnet::{Pass, Resampler, Resize, ResnetBlock};
 use crate::{Error, Result};
 
 /// Residual blocks, each followed by attention where the stage has it.
@@ -18,11 +18,23 @@ struct Layers {
 
 impl Layers {
     /// One layer for each entry of `inputs`, which holds the channels that come in.
-    fn new(config: &UNet2DConfig, inputs: &[usize], output: usize, attends: bool, p: &Params) -> Result<Self> {
+    fn new(
+        config: &UNet2DConfig,
+        inputs: &[usize],
+        output: usize,
+        attends: bool,
+        p: &Params,
+    ) -> Result<Self> {
         let (resnets, attentions) = (p.at("resnets"), p.at("attentions"));
         let mut layers = Self { resnets: Vec::new(), attentions: Vec::new() };
         for (j, &input) in inputs.iter().enumerate() {
-            layers.resnets.push(ResnetBlock::new(config, (input, output), Resize::None, 1.0, &resnets.at(j))?);
+            layers.resnets.push(ResnetBlock::new(
+                config,
+                (input, output),
+                Resize::None,
+                1.0,
+                &resnets.at(j),
+            )?);
             if attends {
                 let widths = Widths {
                     channels: output,
@@ -74,7 +86,12 @@ impl Down {
     }
 
     /// Pushes every state that the way up joins again.
-    pub(super) fn forward(&self, mut x: Tensor, skips: &mut Vec<Tensor>, pass: &mut Pass<'_>) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        mut x: Tensor,
+        skips: &mut Vec<Tensor>,
+        pass: &mut Pass<'_>,
+    ) -> Result<Tensor> {
         for j in 0..self.layers.resnets.len() {
             x = self.layers.forward(j, &x, pass)?;
             skips.push(x.clone());
@@ -100,8 +117,9 @@ impl Mid {
     pub(super) fn new(config: &UNet2DConfig, p: &Params) -> Result<Self> {
         let channels = config.block_out_channels[config.block_out_channels.len() - 1];
         let scale = config.mid_block_scale_factor;
-        let resnet =
-            |j: usize| ResnetBlock::new(config, (channels, channels), Resize::None, scale, &p.at("resnets").at(j));
+        let resnet = |j: usize| {
+            ResnetBlock::new(config, (channels, channels), Resize::None, scale, &p.at("resnets").at(j))
+        };
         // diffusers leaves the normalisation out under scale_shift unless its groups are given.
         let groups = config.attn_norm_num_groups.or_else(|| {
             (config.resnet_time_scale_shift == TimeScaleShift::Default).then_some(config.norm_num_groups)
@@ -151,8 +169,8 @@ impl Up {
         let kind = config.up_block_types[index];
         let layers = Layers::new(config, &inputs, output, kind == UpBlock::Attention, p)?;
         let p = p.at("upsamplers").at(0);
-        let by_resnet =
-            kind == UpBlock::Resnet || kind == UpBlock::Attention && config.upsample_type == Resampling::Resnet;
+        let by_resnet = kind == UpBlock::Resnet
+            || kind == UpBlock::Attention && config.upsample_type == Resampling::Resnet;
         let sampler = if stage == 0 {
             None
         } else if by_resnet {
@@ -164,10 +182,18 @@ impl Up {
     }
 
     /// Joins the states of the way down, last first.
-    pub(super) fn forward(&self, mut x: Tensor, skips: &mut Vec<Tensor>, pass: &mut Pass<'_>) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        mut x: Tensor,
+        skips: &mut Vec<Tensor>,
+        pass: &mut Pass<'_>,
+    ) -> Result<Tensor> {
         for j in 0..self.layers.resnets.len() {
             let Some(skip) = skips.pop() else {
-                return Err(Error::config("up_block_types", "there are more layers up than states from the way down"));
+                return Err(Error::config(
+                    "up_block_types",
+                    "there are more layers up than states from the way down",
+                ));
             };
             x = self.layers.forward(j, &Tensor::cat(&[&x, &skip], 1)?, pass)?;
         }

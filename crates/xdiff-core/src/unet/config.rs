@@ -229,8 +229,8 @@ impl UNet2DConfig {
                 *value = v.clone();
             }
         }
-        let config: Self =
-            serde_json::from_value(Value::Object(known)).map_err(|e| Error::config("config.json", e.to_string()))?;
+        let config: Self = serde_json::from_value(Value::Object(known))
+            .map_err(|e| Error::config("config.json", e.to_string()))?;
         config.validate()?;
         Ok(config)
     }
@@ -252,7 +252,10 @@ impl UNet2DConfig {
     pub fn validate(&self) -> Result<()> {
         let stages = self.block_out_channels.len();
         if stages == 0 || stages > 16 {
-            return Err(Error::config("block_out_channels", format!("has {stages} stages, must have 1 to 16")));
+            return Err(Error::config(
+                "block_out_channels",
+                format!("has {stages} stages, must have 1 to 16"),
+            ));
         }
         if self.down_block_types.len() != stages {
             return Err(Error::config(
@@ -290,17 +293,26 @@ impl UNet2DConfig {
             if let Some(width) = self.attention_head_dim
                 && (width == 0 || width > *c)
             {
-                return Err(Error::config("attention_head_dim", format!("is {width}, a stage has {c} channels")));
+                return Err(Error::config(
+                    "attention_head_dim",
+                    format!("is {width}, a stage has {c} channels"),
+                ));
             }
         }
         let last = self.block_out_channels[stages - 1];
         if let Some(groups) = self.attn_norm_num_groups
             && last % groups != 0
         {
-            return Err(Error::config("attn_norm_num_groups", format!("{groups} does not divide {last} channels")));
+            return Err(Error::config(
+                "attn_norm_num_groups",
+                format!("{groups} does not divide {last} channels"),
+            ));
         }
         if self.time_embedding_type == TimeEmbedding::Positional && self.block_out_channels[0] < 2 {
-            return Err(Error::config("block_out_channels", "a positional time embedding needs at least 2 channels"));
+            return Err(Error::config(
+                "block_out_channels",
+                "a positional time embedding needs at least 2 channels",
+            ));
         }
         if self.time_embedding_type == TimeEmbedding::Learned && self.num_train_timesteps.unwrap_or(0) == 0 {
             return Err(Error::config("num_train_timesteps", "must be given for a learned time embedding"));
@@ -315,7 +327,10 @@ impl UNet2DConfig {
             return Err(Error::config("mid_block_scale_factor", "must be a finite number other than 0"));
         }
         if self.downsample_padding > 1 {
-            return Err(Error::config("downsample_padding", format!("is {}, must be 0 or 1", self.downsample_padding)));
+            return Err(Error::config(
+                "downsample_padding",
+                format!("is {}, must be 0 or 1", self.downsample_padding),
+            ));
         }
         Ok(())
     }

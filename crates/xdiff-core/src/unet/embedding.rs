@@ -12,11 +12,13 @@ use crate::{Cond, Error, Result};
 /// The angles are computed in f32, as diffusers does.
 fn sinusoids(t: &[f32], width: usize, flip: bool, shift: f64, device: &Device) -> Result<Tensor> {
     let half = width / 2;
-    let frequencies: Vec<f32> =
-        (0..half).map(|i| (-(10_000f64.ln() as f32) * i as f32 / (half as f64 - shift) as f32).exp()).collect();
+    let frequencies: Vec<f32> = (0..half)
+        .map(|i| (-(10_000f64.ln() as f32) * i as f32 / (half as f64 - shift) as f32).exp())
+        .collect();
     let mut values = Vec::with_capacity(t.len() * width);
     for &t in t {
-        let (first, second): (fn(f32) -> f32, fn(f32) -> f32) = if flip { (f32::cos, f32::sin) } else { (f32::sin, f32::cos) };
+        let (first, second): (fn(f32) -> f32, fn(f32) -> f32) =
+            if flip { (f32::cos, f32::sin) } else { (f32::sin, f32::cos) };
         values.extend(frequencies.iter().map(|f| first(t * f)));
         values.extend(frequencies.iter().map(|f| second(t * f)));
         if width % 2 == 1 {
@@ -42,7 +44,8 @@ impl TimeFeatures {
                 sinusoids(&steps, *width, *flip, *shift, t.device())
             }
             Self::Fourier { weight } => {
-                let angle = t.to_dtype(DType::F32)?.log()?.unsqueeze(1)?.broadcast_mul(&weight.unsqueeze(0)?)?;
+                let angle =
+                    t.to_dtype(DType::F32)?.log()?.unsqueeze(1)?.broadcast_mul(&weight.unsqueeze(0)?)?;
                 let angle = (angle * std::f64::consts::TAU)?;
                 Ok(Tensor::cat(&[angle.sin()?, angle.cos()?], 1)?)
             }
@@ -91,12 +94,18 @@ impl Embeddings {
         let first = config.block_out_channels[0];
         let out = config.time_width();
         let (features, width) = match config.time_embedding_type {
-            TimeEmbedding::Positional => {
-                (TimeFeatures::Positional { width: first, flip: config.flip_sin_to_cos, shift: config.freq_shift }, first)
-            }
+            TimeEmbedding::Positional => (
+                TimeFeatures::Positional {
+                    width: first,
+                    flip: config.flip_sin_to_cos,
+                    shift: config.freq_shift,
+                },
+                first,
+            ),
             TimeEmbedding::Fourier => {
                 // Random frequencies that no optimiser moves.
-                let weight = p.at("time_proj").buffer("weight", first, Init::Normal(16.0))?.as_detached_tensor();
+                let weight =
+                    p.at("time_proj").buffer("weight", first, Init::Normal(16.0))?.as_detached_tensor();
                 (TimeFeatures::Fourier { weight }, 2 * first)
             }
             TimeEmbedding::Learned => {
@@ -109,7 +118,9 @@ impl Embeddings {
         let class = match (config.class_embed_type, config.num_class_embeds) {
             (None, None) => None,
             (None, Some(rows)) => Some(ClassVector::Table(Embedding::new(rows, out, &scope)?)),
-            (Some(ClassEmbedding::Timestep), _) => Some(ClassVector::Timestep(Projection::new(width, out, &scope)?)),
+            (Some(ClassEmbedding::Timestep), _) => {
+                Some(ClassVector::Timestep(Projection::new(width, out, &scope)?))
+            }
             (Some(ClassEmbedding::Identity), _) => Some(ClassVector::Identity { width: out }),
         };
         Ok(Self { features, time, class })
@@ -127,7 +138,10 @@ impl Embeddings {
                 ));
             }
             (Some(_), None) => {
-                return Err(Error::input("class condition", "the model needs a class for each sample, none was given"));
+                return Err(Error::input(
+                    "class condition",
+                    "the model needs a class for each sample, none was given",
+                ));
             }
             (Some(embedding), Some(labels)) => {
                 if labels.dims().first() != t.dims().first() {
@@ -138,7 +152,9 @@ impl Embeddings {
                 }
                 match embedding {
                     ClassVector::Table(table) => table.forward(&labels.to_dtype(DType::U32)?)?,
-                    ClassVector::Timestep(projection) => projection.forward(&self.features.forward(labels)?)?,
+                    ClassVector::Timestep(projection) => {
+                        projection.forward(&self.features.forward(labels)?)?
+                    }
                     ClassVector::Identity { width } if labels.dims().get(1) == Some(width) => {
                         labels.to_dtype(DType::F32)?
                     }

@@ -26,7 +26,8 @@ impl UNet2DConfig {
             return 0;
         };
         let pixels = |stage: usize| ((height >> stage) * (width >> stage)) as u64;
-        let mut total = conv(9, self.in_channels, first, pixels(0)) + conv(9, first, self.out_channels, pixels(0));
+        let mut total =
+            conv(9, self.in_channels, first, pixels(0)) + conv(9, first, self.out_channels, pixels(0));
         let features = if self.time_embedding_type == TimeEmbedding::Fourier { 2 * first } else { first };
         total += conv(1, features, self.time_width(), 1) + conv(1, self.time_width(), self.time_width(), 1);
 
@@ -42,7 +43,11 @@ impl UNet2DConfig {
             if stage + 1 < channels.len() {
                 let resnet = *kind == DownBlock::Resnet
                     || *kind == DownBlock::Attention && self.downsample_type == Resampling::Resnet;
-                total += if resnet { self.resnet(c, c, pixels(stage + 1)) } else { conv(9, c, c, pixels(stage + 1)) };
+                total += if resnet {
+                    self.resnet(c, c, pixels(stage + 1))
+                } else {
+                    conv(9, c, c, pixels(stage + 1))
+                };
             }
         }
 
@@ -66,7 +71,11 @@ impl UNet2DConfig {
             if stage > 0 {
                 let resnet = *kind == UpBlock::Resnet
                     || *kind == UpBlock::Attention && self.upsample_type == Resampling::Resnet;
-                total += if resnet { self.resnet(c, c, pixels(stage - 1)) } else { conv(9, c, c, pixels(stage - 1)) };
+                total += if resnet {
+                    self.resnet(c, c, pixels(stage - 1))
+                } else {
+                    conv(9, c, c, pixels(stage - 1))
+                };
             }
         }
         total * batch as u64
@@ -74,7 +83,10 @@ impl UNet2DConfig {
 
     fn resnet(&self, input: usize, output: usize, pixels: u64) -> u64 {
         let shortcut = if input == output { 0 } else { conv(1, input, output, pixels) };
-        conv(9, input, output, pixels) + conv(9, output, output, pixels) + conv(1, self.time_width(), output, 1) + shortcut
+        conv(9, input, output, pixels)
+            + conv(9, output, output, pixels)
+            + conv(1, self.time_width(), output, 1)
+            + shortcut
     }
 
     fn attention(&self, channels: usize, pixels: u64) -> u64 {

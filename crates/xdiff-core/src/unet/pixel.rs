@@ -73,7 +73,9 @@ impl UNet2D {
         Ok(Self {
             conv_in: Conv2d::new(conv(config.in_channels, first), &p.at("conv_in"))?,
             embeddings: Embeddings::new(config, p)?,
-            down: (0..stages).map(|i| Down::new(config, i, &p.at("down_blocks").at(i))).collect::<Result<_>>()?,
+            down: (0..stages)
+                .map(|i| Down::new(config, i, &p.at("down_blocks").at(i)))
+                .collect::<Result<_>>()?,
             mid: config.mid_block_type.map(|_| Mid::new(config, &p.at("mid_block"))).transpose()?,
             up: (0..stages).map(|i| Up::new(config, i, &p.at("up_blocks").at(i))).collect::<Result<_>>()?,
             norm_out: GroupNorm::new(config.norm_num_groups, first, config.norm_eps, &p.at("conv_norm_out"))?,
@@ -140,7 +142,10 @@ impl UNet2D {
                 other => {
                     return Err(Error::input(
                         "conditioning image",
-                        format!("shape {other:?} cannot be joined to a noisy image of shape {:?}", x_t.dims()),
+                        format!(
+                            "shape {other:?} cannot be joined to a noisy image of shape {:?}",
+                            x_t.dims()
+                        ),
                     ));
                 }
             },

@@ -41,7 +41,8 @@ impl Resize {
 /// Nearest-neighbour upsampling by two.
 fn double(x: &Tensor) -> Result<Tensor> {
     let (_, _, h, w) = x.dims4()?;
-    let side = |n: usize| n.checked_mul(2).ok_or_else(|| Error::input("image", format!("side {n} is too large")));
+    let side =
+        |n: usize| n.checked_mul(2).ok_or_else(|| Error::input("image", format!("side {n} is too large")));
     Ok(upsample_nearest2d(x, (side(h)?, side(w)?))?)
 }
 
@@ -98,7 +99,11 @@ impl ResnetBlock {
         let h = self.norm1.forward_act(x, self.activation)?;
         let (x, h) = (self.resize.apply(x)?, self.resize.apply(&h)?);
         let h = self.conv1.forward(&h)?;
-        let time = self.time_emb_proj.forward(&self.activation.apply(pass.embedding)?)?.unsqueeze(2)?.unsqueeze(3)?;
+        let time = self
+            .time_emb_proj
+            .forward(&self.activation.apply(pass.embedding)?)?
+            .unsqueeze(2)?
+            .unsqueeze(3)?;
         let h = match self.time {
             TimeScaleShift::Default => self.norm2.forward_act(&h.broadcast_add(&time)?, self.activation)?,
             TimeScaleShift::ScaleShift => {
