@@ -4,8 +4,6 @@
 //! AVX2 and FMA, or with plain arrays, whichever the processor has. The plain arrays are the
 //! portable twin that the tests hold the others to.
 
-use std::ops::Range;
-
 /// As many f32 numbers as fit one register, worked on lane by lane.
 pub(crate) trait Vector: Copy {
     /// How many numbers.
@@ -26,28 +24,42 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// [`LANES`](Vector::LANES) numbers can be written there, which nobody else uses meanwhile.
     unsafe fn store_at(self, to: *mut f32);
-    /// `from[first + i]` in each lane i of `lanes`, 0 in the others.
+    /// The numbers at an address in the lanes whose bit in `mask` is set, 0 in the others.
+    ///
+    /// # Safety
+    /// The numbers of the lanes in `mask` can be read; the address itself may lie outside.
     #[inline(always)]
-    fn load_lanes(from: &[f32], first: isize, lanes: Range<usize>) -> Self {
-        if lanes == (0..Self::LANES) {
-            return Self::load(&from[first as usize..]);
+    unsafe fn load_masked(from: *const f32, mask: u16) -> Self {
+        if mask == u16::MAX >> (16 - Self::LANES) {
+            // SAFETY: all lanes can be read.
+            return unsafe { Self::load_at(from) };
         }
         let mut all = [0.0; 16];
-        for i in lanes {
-            all[i] = from[(first + i as isize) as usize];
+        for (i, lane) in all.iter_mut().enumerate() {
+            if mask & (1 << i) != 0 {
+                // SAFETY: this lane can be read.
+                *lane = unsafe { *from.wrapping_add(i) };
+            }
         }
         Self::load(&all)
     }
-    /// Every N-th number of the first N · [`LANES`](Vector::LANES), from the j-th on, in vector j.
+    /// Of N · [`LANES`](Vector::LANES) numbers in order, every N-th from the j-th on in vector j.
     #[inline(always)]
-    fn split<const N: usize>(from: &[f32]) -> [Self; N] {
-        let mut parts = [[0.0; 16]; N];
-        for (i, numbers) in from.chunks_exact(N).take(Self::LANES).enumerate() {
-            for (part, number) in parts.iter_mut().zip(numbers) {
-                part[i] = *number;
-            }
+    fn split<const N: usize>(numbers: [Self; N]) -> [Self; N] {
+        let mut all = [[0.0; 16]; N];
+        for (part, lanes) in numbers.into_iter().zip(&mut all) {
+            part.store(lanes);
         }
-        parts.map(|part| Self::load(&part))
+        let mut parts = [Self::splat(0.0); N];
+        for (j, part) in parts.iter_mut().enumerate() {
+            let mut lanes = [0.0; 16];
+            for (i, lane) in lanes.iter_mut().enumerate().take(Self::LANES) {
+                let at = i * N + j;
+                *lane = all[at / Self::LANES][at % Self::LANES];
+            }
+            *part = Self::load(&lanes);
+        }
+        parts
     }
     /// The inverse of [`split`](Vector::split).
     #[inline(always)]
@@ -191,6 +203,18 @@ pub(crate) fn exp2<V: Vector>(t: V) -> V {
     t.where_below(V::splat(LOWEST), V::splat(0.0), p.times_power_of_two(n))
 }
 
+/// Asks for the line of memory at an address, which may be any, to be brought near.
+#[inline(always)]
+pub(crate) fn prefetch(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has this instruction, and it never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// The numbers of a slice shorter than a vector, filled up with `fill`.
 #[inline(always)]
 pub(crate) fn load_part<V: Vector>(from: &[f32], fill: f32) -> V {
@@ -241,7 +265,6 @@ mod x86 {
     //! processor has the features. That is what makes the intrinsics below sound.
 
     use std::arch::x86_64::*;
-    use std::ops::Range;
 
     use super::{Kernel, Vector};
 
@@ -294,70 +317,63 @@ mod x86 {
             unsafe { _mm512_storeu_ps(to, self.0) }
         }
         #[inline(always)]
-        fn load_lanes(from: &[f32], first: isize, lanes: Range<usize>) -> Self {
-            if lanes.is_empty() {
-                return Self::splat(0.0);
-            }
-            let (start, end) = (first + lanes.start as isize, first + lanes.end as isize);
-            assert!(start >= 0 && end as usize <= from.len() && lanes.end <= Self::LANES);
-            let mask = (((1u32 << lanes.end) - 1) & !((1u32 << lanes.start) - 1)) as u16;
-            // The address may lie before the slice; only lanes inside of it are read.
-            Self(unsafe { _mm512_maskz_loadu_ps(mask, from.as_ptr().wrapping_offset(first)) })
+        unsafe fn load_masked(from: *const f32, mask: u16) -> Self {
+            // SAFETY: only lanes in the mask are read.
+            Self(unsafe { _mm512_maskz_loadu_ps(mask, from) })
         }
         #[inline(always)]
-        fn split<const N: usize>(from: &[f32]) -> [Self; N] {
-            assert!(from.len() >= N * Self::LANES && (N == 2 || N == 4));
-            let v = |i: usize| Self::load(&from[i * Self::LANES..]).0;
+        fn split<const N: usize>(numbers: [Self; N]) -> [Self; N] {
+            assert!(N == 2 || N == 4);
+            // No closures here or in `join`: one that is not inlined loses the instruction set.
+            let mut parts = numbers;
+            let (a, b) = (numbers[0].0, numbers[1].0);
             unsafe {
                 if N == 2 {
                     let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
                     let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-                    let parts =
-                        [_mm512_permutex2var_ps(v(0), even, v(1)), _mm512_permutex2var_ps(v(0), odd, v(1))];
-                    std::array::from_fn(|j| Self(parts[j]))
+                    parts[0] = Self(_mm512_permutex2var_ps(a, even, b));
+                    parts[1] = Self(_mm512_permutex2var_ps(a, odd, b));
                 } else {
+                    let (c, d) = (numbers[2].0, numbers[3].0);
                     let low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
                     let high = _mm512_add_epi32(low, _mm512_set1_epi32(2));
-                    let pick =
-                        |i| (_mm512_permutex2var_ps(v(0), i, v(1)), _mm512_permutex2var_ps(v(2), i, v(3)));
-                    let ((a, b), (c, d)) = (pick(low), pick(high));
-                    let parts = [
-                        _mm512_shuffle_f32x4::<0x44>(a, b),
-                        _mm512_shuffle_f32x4::<0xee>(a, b),
-                        _mm512_shuffle_f32x4::<0x44>(c, d),
-                        _mm512_shuffle_f32x4::<0xee>(c, d),
-                    ];
-                    std::array::from_fn(|j| Self(parts[j]))
+                    let (x, y) = (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(c, low, d));
+                    parts[0] = Self(_mm512_shuffle_f32x4::<0x44>(x, y));
+                    parts[1] = Self(_mm512_shuffle_f32x4::<0xee>(x, y));
+                    let (x, y) = (_mm512_permutex2var_ps(a, high, b), _mm512_permutex2var_ps(c, high, d));
+                    parts[2] = Self(_mm512_shuffle_f32x4::<0x44>(x, y));
+                    parts[3] = Self(_mm512_shuffle_f32x4::<0xee>(x, y));
                 }
             }
+            parts
         }
         #[inline(always)]
         fn join<const N: usize>(parts: [Self; N], to: &mut [f32]) {
             assert!(to.len() >= N * Self::LANES && (N == 2 || N == 4));
-            let p = |j: usize| parts[j].0;
-            let mut put = |i: usize, v: __m512| Self(v).store(&mut to[i * Self::LANES..]);
+            let (p, q) = (parts[0].0, parts[1].0);
             unsafe {
                 if N == 2 {
                     let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
                     let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-                    put(0, _mm512_permutex2var_ps(p(0), low, p(1)));
-                    put(1, _mm512_permutex2var_ps(p(0), high, p(1)));
+                    Self(_mm512_permutex2var_ps(p, low, q)).store(to);
+                    Self(_mm512_permutex2var_ps(p, high, q)).store(&mut to[16..]);
                 } else {
                     // Transposes within each quarter of the vectors, then quarters into order.
-                    let (a, b) = (_mm512_unpacklo_ps(p(0), p(1)), _mm512_unpackhi_ps(p(0), p(1)));
-                    let (c, d) = (_mm512_unpacklo_ps(p(2), p(3)), _mm512_unpackhi_ps(p(2), p(3)));
-                    let pairs = |x, y| {
-                        let (x, y) = (_mm512_castps_pd(x), _mm512_castps_pd(y));
-                        let (low, high) = (_mm512_unpacklo_pd(x, y), _mm512_unpackhi_pd(x, y));
-                        (_mm512_castpd_ps(low), _mm512_castpd_ps(high))
-                    };
-                    let ((e, f), (g, h)) = (pairs(a, c), pairs(b, d));
-                    let low = (_mm512_shuffle_f32x4::<0x44>(e, f), _mm512_shuffle_f32x4::<0x44>(g, h));
-                    let high = (_mm512_shuffle_f32x4::<0xee>(e, f), _mm512_shuffle_f32x4::<0xee>(g, h));
-                    put(0, _mm512_shuffle_f32x4::<0x88>(low.0, low.1));
-                    put(1, _mm512_shuffle_f32x4::<0xdd>(low.0, low.1));
-                    put(2, _mm512_shuffle_f32x4::<0x88>(high.0, high.1));
-                    put(3, _mm512_shuffle_f32x4::<0xdd>(high.0, high.1));
+                    let (r, s) = (parts[2].0, parts[3].0);
+                    let a = _mm512_castps_pd(_mm512_unpacklo_ps(p, q));
+                    let b = _mm512_castps_pd(_mm512_unpackhi_ps(p, q));
+                    let c = _mm512_castps_pd(_mm512_unpacklo_ps(r, s));
+                    let d = _mm512_castps_pd(_mm512_unpackhi_ps(r, s));
+                    let e = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+                    let f = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+                    let g = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+                    let h = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+                    let (x, y) = (_mm512_shuffle_f32x4::<0x44>(e, f), _mm512_shuffle_f32x4::<0x44>(g, h));
+                    Self(_mm512_shuffle_f32x4::<0x88>(x, y)).store(to);
+                    Self(_mm512_shuffle_f32x4::<0xdd>(x, y)).store(&mut to[16..]);
+                    let (x, y) = (_mm512_shuffle_f32x4::<0xee>(e, f), _mm512_shuffle_f32x4::<0xee>(g, h));
+                    Self(_mm512_shuffle_f32x4::<0x88>(x, y)).store(&mut to[32..]);
+                    Self(_mm512_shuffle_f32x4::<0xdd>(x, y)).store(&mut to[48..]);
                 }
             }
         }
@@ -625,8 +641,12 @@ pub(crate) mod tests {
         type Output = ();
         #[inline(always)]
         fn run<V: Vector>(self) {
-            let x: Vec<f32> = (0..(N + 1) * V::LANES).map(|i| i as f32).collect();
-            let parts = V::split::<N>(&x);
+            let x: Vec<f32> = (0..N * V::LANES).map(|i| i as f32).collect();
+            let mut numbers = [V::splat(0.0); N];
+            for (i, v) in numbers.iter_mut().enumerate() {
+                *v = V::load(&x[i * V::LANES..]);
+            }
+            let parts = V::split::<N>(numbers);
             let mut lanes = vec![0.0; V::LANES];
             for (j, part) in parts.iter().enumerate() {
                 part.store(&mut lanes);
@@ -634,11 +654,12 @@ pub(crate) mod tests {
             }
             let mut back = vec![-1.0; N * V::LANES];
             V::join(parts, &mut back);
-            assert_eq!(back, x[..N * V::LANES]);
-            for (first, part) in [(-2, 2..V::LANES), (3, 0..5), (0, 0..V::LANES), (7, 4..4)] {
-                V::load_lanes(&x, first, part.clone()).store(&mut lanes);
-                let expected = |i: usize| if part.contains(&i) { (i as isize + first) as f32 } else { 0.0 };
-                assert!(lanes.iter().enumerate().all(|(i, v)| *v == expected(i)), "{first}, {part:?}");
+            assert_eq!(back, x);
+            for mask in [0, 1, 0b1100_0101, u16::MAX >> (16 - V::LANES)] {
+                // SAFETY: as many numbers as a vector holds.
+                unsafe { V::load_masked(x.as_ptr(), mask) }.store(&mut lanes);
+                let expected = |i: usize| if mask & (1 << i) != 0 { x[i] } else { 0.0 };
+                assert!(lanes.iter().enumerate().all(|(i, v)| *v == expected(i)), "{mask}: {lanes:?}");
             }
         }
     }

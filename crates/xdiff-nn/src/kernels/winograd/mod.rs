@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use self::product::{
     GRAD_PANEL, INPUT_PANEL, PANEL, Products, TileProducts, WeightGrad, WeightPanel, Weights,
 };
-use self::tiles::{BUNDLE, GradTiles, Groups, InputTiles, Order, OutputTiles, Part, Points, Sizes};
+use self::tiles::{BUNDLE, GradTiles, Groups, InputTiles, Loads, Order, OutputTiles, Part, Points, Sizes};
 use super::buffer::{Scratch, Writer};
 use super::simd::{Level, run_at};
 use crate::layers::ConvShape;
@@ -35,7 +35,7 @@ const TWO_TILES: usize = 9;
 /// Transformed weights larger than this (4 MiB) are read once for all tiles.
 const CACHED_WEIGHTS: usize = 1 << 20;
 /// Points that should fit into a core's second-level cache.
-const BLOCK_VALUES: usize = 400_000;
+const BLOCK_VALUES: usize = 250_000;
 /// Points that are held at once when weights are read once (48 MiB).
 const PHASE_VALUES: usize = 12 << 20;
 
@@ -161,11 +161,12 @@ impl Convolution<'_> {
             let task = WeightPanel::<M> { w, size, turned, panel, panels, matrix: &matrix, to };
             run_at(self.level, task);
         });
+        let loads = groups.input_loads(s);
         let weights = Weights { values: &values, inputs: s.inputs, panels };
         let large = values.len() > CACHED_WEIGHTS;
         match self.mode.unwrap_or(if large { Mode::Phases } else { Mode::Blocks }) {
-            Mode::Blocks => self.blocks::<M>(&groups, weights, x, bias, y),
-            Mode::Phases => self.phases::<M>(&groups, weights, x, bias, y),
+            Mode::Blocks => self.blocks::<M>((&groups, &loads), weights, x, bias, y),
+            Mode::Phases => self.phases::<M>((&groups, &loads), weights, x, bias, y),
         }
     }
 
@@ -178,7 +179,7 @@ impl Convolution<'_> {
 
     fn blocks<const M: usize>(
         &self,
-        all: &Groups,
+        (all, loads): (&Groups, &Loads),
         weights: Weights<'_>,
         x: &[f32],
         bias: Option<&[f32]>,
@@ -197,7 +198,7 @@ impl Convolution<'_> {
             let mut m = Scratch::take(n * m_points.stride());
             let part = |points| Part { s, all, first: block.start, points };
             let to = Writer::over(&mut v);
-            run_at(self.level, InputTiles::<M> { part: part(v_points), x, channels: 0..s.inputs, to });
+            run_at(self.level, InputTiles::<M> { part: part(v_points), loads, x, channels: 0..s.inputs, to });
             let to = Writer::over(&mut m);
             for point in 0..n {
                 let (panels, to_points) = (0..panels, m_points);
@@ -210,7 +211,7 @@ impl Convolution<'_> {
 
     fn phases<const M: usize>(
         &self,
-        all: &Groups,
+        (all, loads): (&Groups, &Loads),
         weights: Weights<'_>,
         x: &[f32],
         bias: Option<&[f32]>,
@@ -227,7 +228,7 @@ impl Convolution<'_> {
             let to = Writer::over(&mut v);
             let channels = chunks(s.inputs, s.inputs.div_ceil(4 * threads));
             channels.into_par_iter().with_max_len(1).for_each(|channels| {
-                run_at(self.level, InputTiles::<M> { part: part(v_points), x, channels, to });
+                run_at(self.level, InputTiles::<M> { part: part(v_points), loads, x, channels, to });
             });
             let to = Writer::over(&mut m);
             let split = chunks(panels, panels.div_ceil(if n >= 4 * threads { 1 } else { 4 }));
@@ -248,6 +249,7 @@ fn weight_grad_at<const M: usize>(level: Level, s: &ConvShape, dy: &[f32], x: &[
     let sizes = sizes_of(s);
     let (n, lanes, threads) = ((M + 2) * (M + 2), level.lanes(), rayon::current_num_threads());
     let all = Groups::new(&sizes, M, lanes);
+    let (x_loads, y_loads) = (all.input_loads(&sizes), all.grad_loads(&sizes));
     let (inputs, outputs) =
         (s.in_channels.next_multiple_of(INPUT_PANEL), s.out_channels.next_multiple_of(GRAD_PANEL));
     // For all points, the sums over tiles: padded by a line against cache conflicts.
@@ -271,9 +273,9 @@ fn weight_grad_at<const M: usize>(level: Level, s: &ConvShape, dy: &[f32], x: &[
             );
         both.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(|(of_input, channels)| {
             if of_input {
-                run_at(level, InputTiles::<M> { part: v_part, x, channels, to: to_v });
+                run_at(level, InputTiles::<M> { part: v_part, loads: &x_loads, x, channels, to: to_v });
             } else {
-                run_at(level, GradTiles::<M> { part: w_part, dy, channels, to: to_w });
+                run_at(level, GradTiles::<M> { part: w_part, loads: &y_loads, dy, channels, to: to_w });
             }
         });
         sums.par_chunks_mut(stride).with_max_len(1).enumerate().for_each(|(point, sums)| {

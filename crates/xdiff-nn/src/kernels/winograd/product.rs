@@ -3,10 +3,10 @@
 use super::tiles::{BUNDLE, Points};
 use super::transform::POINTS;
 use crate::kernels::buffer::Writer;
-use crate::kernels::simd::{Kernel, Vector};
+use crate::kernels::simd::{Kernel, Vector, load_part, prefetch};
 
 /// Output channels whose weights stand side by side.
-pub(super) const PANEL: usize = 8;
+pub(super) const PANEL: usize = 16;
 
 /// Input channels that are summed before the next weights are fetched.
 const DEPTH: usize = 160;
@@ -64,26 +64,32 @@ impl<const M: usize> Kernel for WeightPanel<'_, M> {
                     tap[lane] = w[if self.turned { 8 - k } else { k }];
                 }
             }
-            let mut columns = [[[0.0f32; PANEL]; 3]; POINTS];
-            for (column, g) in columns.iter_mut().zip(g).take(M + 2) {
-                for (j, value) in column.iter_mut().enumerate() {
-                    for (lane, v) in value.iter_mut().enumerate() {
-                        *v = g[0] * taps[j][lane] + g[1] * taps[3 + j][lane] + g[2] * taps[6 + j][lane];
+            for lane in (0..PANEL).step_by(V::LANES) {
+                let mut columns = [[V::splat(0.0); 3]; POINTS];
+                for j in 0..3 {
+                    let (a, b) = (V::load(&taps[j][lane..]), V::load(&taps[3 + j][lane..]));
+                    let c = V::load(&taps[6 + j][lane..]);
+                    for (column, g) in columns.iter_mut().zip(g).take(M + 2) {
+                        column[j] = combine(g, a, b, c);
                     }
                 }
-            }
-            for (i, column) in columns.iter().enumerate().take(M + 2) {
-                for (j, g) in g.iter().enumerate().take(M + 2) {
-                    let [a, b, c] = column;
-                    let values: [f32; PANEL] =
-                        std::array::from_fn(|l| g[0] * a[l] + g[1] * b[l] + g[2] * c[l]);
-                    let start = (i * (M + 2) + j) * stride + (self.panel * inputs + input) * PANEL;
-                    // SAFETY: this task's own panel; the values are other memory.
-                    unsafe { self.to.copy(start, &values) };
+                for (i, [a, b, c]) in columns.iter().enumerate().take(M + 2) {
+                    for (j, g) in g.iter().enumerate().take(M + 2) {
+                        let place = (self.panel * inputs + input) * PANEL + lane;
+                        let start = (i * (M + 2) + j) * stride + place;
+                        // SAFETY: inside, by `at`; this task's own panel.
+                        unsafe { combine(g, *a, *b, *c).store_at(self.to.at(start, V::LANES)) };
+                    }
                 }
             }
         }
     }
+}
+
+/// g[0] · a + g[1] · b + g[2] · c.
+#[inline(always)]
+fn combine<V: Vector>(g: &[f32; 3], a: V, b: V, c: V) -> V {
+    a.fma(V::splat(g[0]), b.fma(V::splat(g[1]), c.mul(V::splat(g[2]))))
 }
 
 /// The sums over input channels for one point and some panels of output channels.
@@ -117,19 +123,20 @@ impl Kernel for Products<'_> {
             for bundle in (0..groups).step_by(BUNDLE) {
                 let wide = BUNDLE.min(groups - bundle);
                 for panel in self.panels.clone() {
-                    // SAFETY: the offsets stay below the lengths checked above: panel · inputs · 8
-                    // plus n · 8 in the weights; (bundle · inputs + (k + n) · wide) vectors in the
-                    // input's points and (bundle · outputs + (panel + 1) · 8 · wide) in the sums,
-                    // of groups · inputs and groups · outputs. The sums are this task's own, and
-                    // were written before when k > 0.
+                    // SAFETY: the offsets stay below the lengths checked above: panel · inputs · 16
+                    // plus n · 16 in the weights; (bundle · inputs + (k + n) · wide) vectors in
+                    // the input's points and (bundle · outputs + (panel + 1) · 16 · wide) in the
+                    // sums, of groups · inputs and groups · outputs. The sums are this task's own,
+                    // and were written before when k > 0.
                     unsafe {
                         let u = u.as_ptr().add((panel * inputs + k) * PANEL);
                         let v = v.as_ptr().add((bundle * inputs + k * wide) * V::LANES);
                         let out = out.add((bundle * outputs + panel * PANEL * wide) * V::LANES);
+                        let size = Strip { depth: n, next: inputs * PANEL, add: k > 0 };
                         match wide {
-                            3 => panel_product::<V, 3>(n, u, v, out, k > 0),
-                            2 => panel_product::<V, 2>(n, u, v, out, k > 0),
-                            _ => panel_product::<V, 1>(n, u, v, out, k > 0),
+                            3 => panel_product::<V, 3>(size, u, v, out),
+                            2 => panel_product::<V, 2>(size, u, v, out),
+                            _ => panel_product::<V, 1>(size, u, v, out),
                         }
                     }
                 }
@@ -138,25 +145,34 @@ impl Kernel for Products<'_> {
     }
 }
 
+/// What the products of one panel sum.
+#[derive(Clone, Copy, Debug)]
+struct Strip {
+    /// How many input channels.
+    depth: usize,
+    /// Numbers from these weights to those that are wanted next.
+    next: usize,
+    /// Whether the sums are added to what is there.
+    add: bool,
+}
+
 /// As many output channels at once as registers allow.
 ///
 /// # Safety
-/// As [`rows_product`], for 8 channels.
+/// As [`rows_product`], for 16 channels.
 #[inline(always)]
-unsafe fn panel_product<V: Vector, const N: usize>(
-    n: usize,
-    u: *const f32,
-    v: *const f32,
-    out: *mut f32,
-    add: bool,
-) {
-    // SAFETY: handed on; the second half starts 4 weights and 4 · N vectors later.
-    unsafe {
-        if V::LANES == 16 {
-            rows_product::<V, 8, N>(n, u, v, out, add);
-        } else {
-            rows_product::<V, 4, N>(n, u, v, out, add);
-            rows_product::<V, 4, N>(n, u.add(4), v, out.add(4 * N * V::LANES), add);
+unsafe fn panel_product<V: Vector, const N: usize>(size: Strip, u: *const f32, v: *const f32, out: *mut f32) {
+    let rows = if V::LANES == 16 { 8 } else { 4 };
+    for first in (0..PANEL).step_by(rows) {
+        // SAFETY: handed on; these channels' weights and sums start `first` and first · N vectors
+        // later.
+        unsafe {
+            let (u, out) = (u.add(first), out.add(first * N * V::LANES));
+            if V::LANES == 16 {
+                rows_product::<V, 8, N>(size, u, v, out);
+            } else {
+                rows_product::<V, 4, N>(size, u, v, out);
+            }
         }
     }
 }
@@ -164,27 +180,27 @@ unsafe fn panel_product<V: Vector, const N: usize>(
 /// out[r][j] (+)= Σ over k of u[k][r] · v[k][j] for R channels and N vectors.
 ///
 /// # Safety
-/// `u` can be read at (n − 1) · 8 + R numbers, `v` at n · N vectors; `out` can be written (and read,
+/// `u` can be read at (depth − 1) · 16 + R numbers, `v` at depth · N vectors; `out` can be written (and read,
 /// with `add`) at R · N vectors that nobody else uses meanwhile.
 #[inline(always)]
 unsafe fn rows_product<V: Vector, const R: usize, const N: usize>(
-    n: usize,
+    size: Strip,
     mut u: *const f32,
     mut v: *const f32,
     out: *mut f32,
-    add: bool,
 ) {
     let mut sums = [[V::splat(0.0); N]; R];
     // SAFETY: all addresses lie within what the contract grants.
     unsafe {
-        if add {
+        if size.add {
             for (r, sums) in sums.iter_mut().enumerate() {
                 for (j, sum) in sums.iter_mut().enumerate() {
                     *sum = V::load_at(out.add((r * N + j) * V::LANES));
                 }
             }
         }
-        for _ in 0..n {
+        for _ in 0..size.depth {
+            prefetch(u.wrapping_add(size.next));
             let mut x = [V::splat(0.0); N];
             for (j, x) in x.iter_mut().enumerate() {
                 *x = V::load_at(v.add(j * V::LANES));
@@ -286,10 +302,13 @@ fn row_sums<V: Vector, const R: usize>(w: &[f32], v: &[f32], first: usize, lanes
     let mut sums = [[V::splat(0.0); INPUT_PANEL]; R];
     let groups = w.chunks_exact(GRAD_PANEL * V::LANES).zip(v.chunks_exact(INPUT_PANEL * V::LANES));
     for (w, v) in groups {
-        let w: [V; R] = std::array::from_fn(|r| V::load(&w[(first + r) * V::LANES..]));
+        let mut row = [V::splat(0.0); R];
+        for (r, row) in row.iter_mut().enumerate() {
+            *row = V::load(&w[(first + r) * V::LANES..]);
+        }
         for j in 0..INPUT_PANEL {
             let v = V::load(&v[j * V::LANES..]);
-            for (sums, w) in sums.iter_mut().zip(w) {
+            for (sums, w) in sums.iter_mut().zip(row) {
                 sums[j] = w.fma(v, sums[j]);
             }
         }
@@ -325,7 +344,11 @@ impl<const M: usize> Kernel for WeightGrad<'_, M> {
                 let mut row = [V::splat(0.0); 3];
                 for (j, gj) in g.iter().enumerate().take(M + 2) {
                     let sums = &self.sums[(i * (M + 2) + j) * self.stride..];
-                    let sums = V::load_lanes(sums, first as isize, 0..n);
+                    let sums: V = if n == V::LANES {
+                        V::load(&sums[first..])
+                    } else {
+                        load_part(&sums[first..first + n], 0.0)
+                    };
                     for (row, g) in row.iter_mut().zip(gj) {
                         *row = sums.fma(V::splat(*g), *row);
                     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::transform::{self, Column, POINTS};
 use crate::kernels::buffer::Writer;
-use crate::kernels::simd::{Kernel, Vector};
+use crate::kernels::simd::{Kernel, Vector, prefetch};
 
 /// The sizes of a 3×3 convolution with stride 1.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Sizes {
 
 /// Neighbouring tiles in one row of tiles.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Run {
+struct Run {
     lane: usize,
     count: usize,
     sample: usize,
@@ -38,6 +38,8 @@ pub(super) struct Run {
 /// All groups of tiles.
 #[derive(Debug)]
 pub(super) struct Groups {
+    m: usize,
+    lanes: usize,
     runs: Vec<Run>,
     starts: Vec<usize>,
 }
@@ -60,7 +62,7 @@ impl Groups {
             }
             starts.push(runs.len());
         }
-        Self { runs, starts }
+        Self { m, lanes, runs, starts }
     }
 
     /// How many groups there are.
@@ -70,6 +72,132 @@ impl Groups {
 
     fn runs(&self, group: usize) -> &[Run] {
         &self.runs[self.starts[group]..self.starts[group + 1]]
+    }
+
+    /// What each group loads of images of `channels` × `height` × `width`, whose pixel (0, 0) is
+    /// the tile row and column (`top`, `left`): a line of the tiles' own columns, m a tile, and,
+    /// with `next`, one of their right neighbours'.
+    fn loads(
+        &self,
+        (channels, height, width): (usize, usize, usize),
+        (top, left): (isize, isize),
+        next: bool,
+    ) -> Loads {
+        let m = self.m;
+        let (mut pieces, mut starts) = (Vec::new(), vec![0]);
+        let vectors = if next { 2 * m } else { m };
+        for group in 0..self.len() {
+            for vector in 0..vectors {
+                for run in self.runs(group) {
+                    // In columns of the group's line: the run, and what this vector holds of it.
+                    let line = vector % m * self.lanes;
+                    let (start, end) = (run.lane * m, (run.lane + run.count) * m);
+                    let (start, end) = (start.max(line), end.min(line + self.lanes));
+                    if start >= end {
+                        continue;
+                    }
+                    let y = (run.row * m) as isize - top;
+                    let shift = if vector < m { 0 } else { m };
+                    // The pixel in lane 0, which may lie outside of the image.
+                    let x = (run.column * m + line + shift) as isize - (run.lane * m) as isize - left;
+                    let inside = |lane: &usize| (0..width as isize).contains(&(x + *lane as isize));
+                    let lanes = (start - line..end - line).filter(inside);
+                    let mask = lanes.fold(0u16, |mask, lane| mask | 1 << lane);
+                    let plane = (run.sample * channels * height) as isize;
+                    let offset = (plane + y) * width as isize + x;
+                    // Rows that lie inside the image, counted from the tiles' first.
+                    let rows = (-y).max(0) as usize..(height as isize - y).max(0) as usize;
+                    if mask != 0 {
+                        pieces.push(Piece { vector, offset, rows, mask });
+                    }
+                }
+            }
+            starts.push(pieces.len());
+        }
+        Loads { channels, height, width, pieces, starts }
+    }
+
+    /// What each group loads of the input.
+    pub(super) fn input_loads(&self, s: &Sizes) -> Loads {
+        self.loads((s.inputs, s.height, s.width), (s.top, s.left), true)
+    }
+
+    /// What each group loads of the output's gradient.
+    pub(super) fn grad_loads(&self, s: &Sizes) -> Loads {
+        self.loads((s.outputs, s.out_height, s.out_width), (0, 0), false)
+    }
+}
+
+/// Lanes of one vector of a group's line that lie together in the image.
+#[derive(Clone, Debug)]
+struct Piece {
+    /// Which vector of the line, or, from m on, of the line of right neighbours.
+    vector: usize,
+    /// From the image's first pixel to that in lane 0 of the first row.
+    offset: isize,
+    /// The rows of the tiles that lie inside the image.
+    rows: Range<usize>,
+    /// The lanes that lie inside the image, in those rows.
+    mask: u16,
+}
+
+/// What each group loads of images.
+#[derive(Debug)]
+pub(super) struct Loads {
+    channels: usize,
+    height: usize,
+    width: usize,
+    pieces: Vec<Piece>,
+    starts: Vec<usize>,
+}
+
+impl Loads {
+    /// One row of a group's line of N vectors, from one channel of `x`.
+    ///
+    /// # Safety
+    /// `x` holds whole images of this size, of all samples that the groups were made for.
+    #[inline(always)]
+    unsafe fn row<V: Vector, const N: usize>(
+        &self,
+        x: &[f32],
+        channel: usize,
+        pieces: &[Piece],
+        row: usize,
+    ) -> [V; N] {
+        let base = x.as_ptr().wrapping_add((channel * self.height + row) * self.width);
+        let mut line = [V::splat(0.0); N];
+        let mut pieces = pieces.iter().peekable();
+        for (vector, sum) in line.iter_mut().enumerate() {
+            while let Some(piece) = pieces.next_if(|piece| piece.vector == vector) {
+                if piece.rows.contains(&row) {
+                    // SAFETY: the pixels of the mask, in these rows, lie inside the image.
+                    let part = unsafe { V::load_masked(base.wrapping_offset(piece.offset), piece.mask) };
+                    *sum = sum.add(part);
+                }
+            }
+        }
+        line
+    }
+
+    /// Asks for all rows of a channel of `x`. A group's rows are short and far apart, so that they
+    /// would otherwise be waited for one by one.
+    #[inline(always)]
+    fn prefetch(&self, x: &[f32], channel: usize, pieces: &[Piece], own: usize) {
+        let plane = x.as_ptr().wrapping_add(channel * self.height * self.width);
+        for piece in pieces.iter().take_while(|piece| piece.vector < own) {
+            for row in piece.rows.start..piece.rows.end.min(own + 2) {
+                prefetch(plane.wrapping_offset(piece.offset + (row * self.width) as isize));
+            }
+        }
+    }
+
+    fn pieces(&self, group: usize) -> &[Piece] {
+        &self.pieces[self.starts[group]..self.starts[group + 1]]
+    }
+
+    /// Panics unless `x` holds `samples` images.
+    fn check(&self, samples: usize, x: &[f32]) {
+        assert_eq!(x.len(), samples * self.channels * self.height * self.width, "images of other sizes");
     }
 }
 
@@ -123,11 +251,7 @@ impl Points {
     }
 }
 
-/// Numbers of one line of scratch: tiles of four columns in 16 lanes, and what a vector may write
-/// beyond.
-const LINE: usize = 96;
-
-/// Which tile rows of which buffer a task works on.
+/// Which groups of which buffer a task works on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part<'a> {
     pub(super) s: &'a Sizes,
@@ -141,6 +265,7 @@ pub(super) struct Part<'a> {
 #[derive(Debug)]
 pub(super) struct InputTiles<'a, const M: usize> {
     pub(super) part: Part<'a>,
+    pub(super) loads: &'a Loads,
     pub(super) x: &'a [f32],
     pub(super) channels: Range<usize>,
     /// Where the points go; each task writes its own channels.
@@ -152,75 +277,49 @@ impl<const M: usize> Kernel for InputTiles<'_, M> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Part { s, all, first, points } = self.part;
-        let mut lines = [0.0; 2 * POINTS * LINE];
+        let Part { s, first, points, .. } = self.part;
+        self.loads.check(s.samples, self.x);
+        assert!(self.channels.end <= self.loads.channels);
+        let mut rows = [[V::splat(0.0); POINTS]; POINTS];
         for channel in self.channels {
             for group in 0..points.groups {
-                let runs = all.runs(first + group);
-                let shifted = input_lines::<V, M>(s, self.x, channel, runs, &mut lines);
+                let pieces = self.loads.pieces(first + group);
+                self.loads.prefetch(self.x, channel + 1, pieces, M);
+                for (i, row) in rows.iter_mut().enumerate().take(M + 2) {
+                    let mut d = [V::splat(0.0); POINTS];
+                    // SAFETY: the images were checked above.
+                    let neighbours = unsafe {
+                        if M == 2 {
+                            let [a, b, c, e] = self.loads.row::<V, 4>(self.x, channel, pieces, i);
+                            d[..2].copy_from_slice(&V::split([a, b]));
+                            V::split([c, e])
+                        } else {
+                            let line = self.loads.row::<V, 8>(self.x, channel, pieces, i);
+                            let [a, b, c, e, f, g, h, k] = line;
+                            d[..4].copy_from_slice(&V::split([a, b, c, e]));
+                            let [first, second, ..] = V::split([f, g, h, k]);
+                            [first, second]
+                        }
+                    };
+                    d[M..M + 2].copy_from_slice(&neighbours);
+                    *row = transform::input::<V, M>(&d);
+                }
                 let place = points.place(group, channel);
-                for i in 0..M + 2 {
-                    let own = V::split::<M>(&lines[i * LINE..]);
-                    let next = V::split::<M>(&lines[shifted + i * LINE..]);
+                for j in 0..M + 2 {
                     let mut d: Column<V> = [V::splat(0.0); POINTS];
-                    d[..M].copy_from_slice(&own);
-                    d[M] = next[0];
-                    d[M + 1] = next[1];
+                    for (d, row) in d.iter_mut().zip(&rows) {
+                        *d = row[j];
+                    }
+                    let r = transform::input::<V, M>(&d);
                     // SAFETY: this task's own channels.
-                    unsafe { put(self.to, place, points.stride(), i, M + 2, &transform::input::<V, M>(&d)) };
+                    unsafe { put(self.to, place, points.stride(), j, M + 2, &r) };
                 }
             }
         }
     }
 }
 
-/// The vertical transform of one group's input, as lines of tile after tile. Returns where the
-/// lines of each tile's right neighbour start.
-#[inline(always)]
-fn input_lines<V: Vector, const M: usize>(
-    s: &Sizes,
-    x: &[f32],
-    channel: usize,
-    runs: &[Run],
-    lines: &mut [f32; 2 * POINTS * LINE],
-) -> usize {
-    if runs.iter().map(|run| run.count).sum::<usize>() < V::LANES {
-        lines.fill(0.0);
-    }
-    let (own, next) = lines.split_at_mut(POINTS * LINE);
-    for run in runs {
-        let plane = &x[(run.sample * s.inputs + channel) * s.height * s.width..][..s.height * s.width];
-        let (y, x) = ((run.row * M) as isize - s.top, (run.column * M) as isize - s.left);
-        let columns = run.count * M + 2;
-        for c in (0..columns).step_by(V::LANES) {
-            let lane = |column: isize| column.clamp(0, V::LANES as isize) as usize;
-            let from = x + c as isize;
-            let end = lane((s.width as isize - from).min((columns - c) as isize));
-            let lanes = lane(-from).min(end)..end;
-            let mut d: Column<V> = [V::splat(0.0); POINTS];
-            for (i, d) in d.iter_mut().enumerate().take(M + 2) {
-                let row = y + i as isize;
-                if (0..s.height as isize).contains(&row) {
-                    *d = V::load_lanes(&plane[row as usize * s.width..][..s.width], from, lanes.clone());
-                }
-            }
-            let r = transform::input::<V, M>(&d);
-            for i in 0..M + 2 {
-                r[i].store(&mut own[i * LINE + run.lane * M + c..]);
-            }
-        }
-        if runs.len() > 1 {
-            // The next run overwrites what this one's last tile has to its right.
-            let (from, len) = ((run.lane + 1) * M, columns - M);
-            for i in 0..M + 2 {
-                next[i * LINE + from - M..][..len].copy_from_slice(&own[i * LINE + from..][..len]);
-            }
-        }
-    }
-    if runs.len() > 1 { POINTS * LINE } else { M }
-}
-
-/// Writes one row of points of a group of tiles.
+/// Writes one column of points of a group of tiles.
 ///
 /// # Safety
 /// No other task touches these points meanwhile.
@@ -229,13 +328,13 @@ unsafe fn put<V: Vector>(
     to: Writer<'_>,
     place: usize,
     stride: usize,
-    row: usize,
+    j: usize,
     n: usize,
     values: &Column<V>,
 ) {
-    for (j, v) in values.iter().enumerate().take(n) {
+    for (i, v) in values.iter().enumerate().take(n) {
         // SAFETY: inside, by `at`; unshared, by the contract.
-        unsafe { v.store_at(to.at(place + (row * n + j) * stride, V::LANES)) };
+        unsafe { v.store_at(to.at(place + (i * n + j) * stride, V::LANES)) };
     }
 }
 
@@ -243,6 +342,7 @@ unsafe fn put<V: Vector>(
 #[derive(Debug)]
 pub(super) struct GradTiles<'a, const M: usize> {
     pub(super) part: Part<'a>,
+    pub(super) loads: &'a Loads,
     pub(super) dy: &'a [f32],
     pub(super) channels: Range<usize>,
     /// Where the points go; each task writes its own channels.
@@ -254,58 +354,38 @@ impl<const M: usize> Kernel for GradTiles<'_, M> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Part { s, all, first, points } = self.part;
-        let mut lines = [0.0; POINTS * LINE];
+        let Part { s, first, points, .. } = self.part;
+        self.loads.check(s.samples, self.dy);
+        assert!(self.channels.end <= self.loads.channels);
+        let mut rows = [[V::splat(0.0); POINTS]; M];
         for channel in self.channels {
             for group in 0..points.groups {
-                let runs = all.runs(first + group);
-                grad_lines::<V, M>(s, self.dy, channel, runs, &mut lines);
+                let pieces = self.loads.pieces(first + group);
+                self.loads.prefetch(self.dy, channel + 1, pieces, M);
+                for (i, row) in rows.iter_mut().enumerate() {
+                    // SAFETY: the images were checked above.
+                    let line = unsafe { self.loads.row::<V, M>(self.dy, channel, pieces, i) };
+                    let mut d = [V::splat(0.0); POINTS];
+                    d[..M].copy_from_slice(&V::split(line));
+                    *row = transform::output_transposed::<V, M>(&d);
+                }
                 let place = points.place(group, channel);
-                for i in 0..M + 2 {
+                for j in 0..M + 2 {
                     let mut d: Column<V> = [V::splat(0.0); POINTS];
-                    d[..M].copy_from_slice(&V::split::<M>(&lines[i * LINE..]));
+                    for (d, row) in d.iter_mut().zip(&rows) {
+                        *d = row[j];
+                    }
                     let r = transform::output_transposed::<V, M>(&d);
                     // SAFETY: this task's own channels.
-                    unsafe { put(self.to, place, points.stride(), i, M + 2, &r) };
+                    unsafe { put(self.to, place, points.stride(), j, M + 2, &r) };
                 }
             }
         }
     }
 }
 
-/// The vertical transform of one group's gradient, as lines of tile after tile.
-#[inline(always)]
-fn grad_lines<V: Vector, const M: usize>(
-    s: &Sizes,
-    dy: &[f32],
-    channel: usize,
-    runs: &[Run],
-    lines: &mut [f32; POINTS * LINE],
-) {
-    if runs.iter().map(|run| run.count).sum::<usize>() < V::LANES {
-        lines.fill(0.0);
-    }
-    let pixels = s.out_height * s.out_width;
-    for run in runs {
-        let plane = &dy[(run.sample * s.outputs + channel) * pixels..][..pixels];
-        let (y, x) = (run.row * M, run.column * M);
-        let columns = run.count * M;
-        for c in (0..columns).step_by(V::LANES) {
-            let end = (s.out_width.saturating_sub(x + c)).min(columns - c).min(V::LANES);
-            let mut d: Column<V> = [V::splat(0.0); POINTS];
-            for (i, d) in d.iter_mut().enumerate().take(M) {
-                if y + i < s.out_height && end > 0 {
-                    let line = &plane[(y + i) * s.out_width..][..s.out_width];
-                    *d = V::load_lanes(line, (x + c) as isize, 0..end);
-                }
-            }
-            let r = transform::output_transposed::<V, M>(&d);
-            for i in 0..M + 2 {
-                r[i].store(&mut lines[i * LINE + run.lane * M + c..]);
-            }
-        }
-    }
-}
+/// Numbers of one line of outputs of a group: tiles of four columns in 16 lanes.
+const LINE: usize = 64;
 
 /// Aᵀ m A + bias of some channels, into the output.
 #[derive(Debug)]
@@ -344,8 +424,11 @@ impl<const M: usize> Kernel for OutputTiles<'_, M> {
                 }
                 for (i, row) in rows.iter().enumerate() {
                     let r = transform::output::<V, M>(row);
-                    let r: [V; M] = std::array::from_fn(|j| r[j].add(bias));
-                    V::join(r, &mut line);
+                    let mut outputs = [bias; M];
+                    for (output, value) in outputs.iter_mut().zip(r) {
+                        *output = value.add(bias);
+                    }
+                    V::join(outputs, &mut line);
                     for run in all.runs(first + group) {
                         let y = run.row * M + i;
                         if y < s.out_height {

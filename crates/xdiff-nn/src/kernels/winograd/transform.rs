@@ -76,11 +76,10 @@ pub(super) fn output<V: Vector, const M: usize>(x: &Column<V>) -> Column<V> {
         r[1] = difference.add(x[3]);
     } else {
         let (sum2, difference2) = (x[3].add(x[4]), x[3].sub(x[4]));
-        let powers = |n: i32, a: V, b: V| b.fma(c(Q.powi(n)), a.mul(c(P.powi(n))));
         r[0] = x[0].add(sum.add(sum2));
-        r[1] = powers(1, difference, difference2);
-        r[2] = powers(2, sum, sum2);
-        r[3] = x[5].add(powers(3, difference, difference2));
+        r[1] = difference2.fma(c(Q), difference.mul(c(P)));
+        r[2] = sum2.fma(c(Q * Q), sum.mul(c(P * P)));
+        r[3] = difference2.fma(c(Q * Q * Q), difference.fma(c(P * P * P), x[5]));
     }
     r
 }
