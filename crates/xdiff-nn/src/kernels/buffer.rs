@@ -91,6 +91,18 @@ impl<'a> Writer<'a> {
         unsafe { first.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
     }
 
+    /// Sets the values from `start` on to those of `from` plus `term`.
+    ///
+    /// # Safety
+    /// No other task touches these values meanwhile, and `from` is other memory.
+    pub(crate) unsafe fn add(&self, start: usize, from: &[f32], term: f32) {
+        let first = self.at(start, from.len());
+        for (i, value) in from.iter().enumerate() {
+            // SAFETY: inside, by `at`.
+            unsafe { first.add(i).write(value + term) };
+        }
+    }
+
     /// `len` values from `start` on.
     ///
     /// # Safety

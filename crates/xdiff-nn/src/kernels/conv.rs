@@ -1,10 +1,9 @@
-//! Convolution: unfolding in tiles and matrix products.
+//! Convolution: unfolding in blocks and matrix products.
 //!
-//! The image is unfolded a tile of output positions at a time, small enough to stay in the cache,
-//! and multiplied by the weight; the product goes where it belongs in (B, C, H, W) order, on top of
-//! the bias. The gradient of the input is the transposed product, folded back; that of the weight
-//! is the product of the output's gradient with the same columns. A window of one pixel needs no
-//! unfolding. Tiles lie within one sample, so a sample's result does not depend on its batch.
+//! The image is unfolded a block of output positions at a time, small enough to stay in the cache,
+//! and multiplied by the packed weights. The gradient of the input is the transposed product, folded
+//! back; that of the weight is the product of the output's gradient with the same columns. Blocks
+//! lie within one sample, so a sample's result does not depend on its batch.
 
 use std::ops::Range;
 
@@ -12,11 +11,16 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::buffer::{Output, Scratch, Writer};
-use super::matrix::{Matrix, Onto, Target, multiply, multiply_into};
+use super::matrix::{Matrix, Onto, Target, multiply_into};
+use super::panels::{BUNDLE, PANEL, Panels, Products, pack};
+use super::simd::{Level, run_at};
 use super::{depthwise, im2col, sum, winograd};
 use crate::layers::ConvShape;
 
-/// Values of a tile that should fit into a core's second-level cache.
+/// Values of a block of columns and their products that should fit into a core's second-level
+/// cache.
+const BLOCK_VALUES: usize = 100_000;
+/// The same for the columns of a weight's gradient.
 const TILE_VALUES: usize = 300_000;
 /// Fewest and most output positions of a tile.
 const TILE_WIDTH: Range<usize> = 64..4096;
@@ -51,34 +55,104 @@ pub(crate) fn forward(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>)
     Ok(unsafe { y.finish() })
 }
 
+/// The unfolding of a block of output positions in bundles, and its products with packed weights.
+struct Block {
+    positions: Range<usize>,
+    /// Positions of a whole bundle.
+    bundle: usize,
+    lanes: usize,
+}
+
+impl Block {
+    /// Blocks of whole bundles that cover all positions, of about [`BLOCK_VALUES`] values with
+    /// `height` values a position.
+    fn all(positions: usize, height: usize, level: Level) -> Vec<Block> {
+        let lanes = level.lanes();
+        let bundle = BUNDLE * lanes;
+        let bundles = (BLOCK_VALUES / (height * bundle)).clamp(1, 16);
+        chunks(positions, bundles * bundle)
+            .into_iter()
+            .map(|positions| Block { positions, bundle, lanes })
+            .collect()
+    }
+
+    /// Vectors of the block.
+    fn groups(&self) -> usize {
+        self.positions.len().div_ceil(self.lanes)
+    }
+
+    /// The bundles: their positions, how wide they are, and how many vectors stand before them.
+    fn bundles(&self) -> impl Iterator<Item = (Range<usize>, usize, usize)> {
+        self.positions.clone().step_by(self.bundle).map(|start| {
+            let end = (start + self.bundle).min(self.positions.end);
+            let wide = (end - start).next_multiple_of(self.lanes);
+            (start..end, wide, (start - self.positions.start) / self.lanes)
+        })
+    }
+
+    /// Multiplies columns that `fill(positions, width, columns)` writes for each bundle, and hands
+    /// the results to `take(positions, width, rows)`.
+    fn multiply(
+        &self,
+        level: Level,
+        weights: Panels<'_>,
+        fill: impl Fn(Range<usize>, usize, &mut [f32]),
+        mut take: impl FnMut(Range<usize>, usize, &[f32]),
+    ) {
+        let (groups, rows) = (self.groups(), weights.len() * PANEL);
+        let mut columns = Scratch::take(groups * self.lanes * weights.depth);
+        for (positions, wide, before) in self.bundles() {
+            let start = before * self.lanes * weights.depth;
+            fill(positions, wide, &mut columns[start..start + wide * weights.depth]);
+        }
+        let mut sums = Scratch::take(groups * self.lanes * rows);
+        let (panels, to) = (0..weights.len(), Writer::over(&mut sums));
+        run_at(level, Products { weights, panels, columns: &columns, groups, to, start: 0 });
+        for (positions, wide, before) in self.bundles() {
+            let start = before * self.lanes * rows;
+            take(positions, wide, &sums[start..start + wide * rows]);
+        }
+    }
+}
+
 fn products(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: Writer<'_>) {
     let (group_in, group_out) = s.group_channels();
-    let (depth, positions) = (group_in * s.taps(), s.positions());
-    let tiles = tiles(positions, depth + group_out);
-    let parts = s.geometry.groups * tiles.len();
-    let outs = chunks(group_out, group_out.div_ceil(TASKS.div_ceil(parts)).max(64));
-    (0..s.batch * parts * outs.len()).into_par_iter().with_max_len(1).for_each(|task| {
-        let (rest, outs) = (task / outs.len(), outs[task % outs.len()].clone());
-        let (rest, tile) = (rest / tiles.len(), tiles[rest % tiles.len()].clone());
-        let (sample, group) = (rest / s.geometry.groups, rest % s.geometry.groups);
+    let (depth, positions, level) = (group_in * s.taps(), s.positions(), Level::best());
+    let blocks = Block::all(positions, depth + group_out, level);
+    let parts = s.geometry.groups * blocks.len();
+    // Output channels are divided too where there are few blocks.
+    let step = group_out.div_ceil(TASKS.div_ceil(parts)).max(64);
+    let outs: Vec<(usize, Range<usize>)> = (0..s.geometry.groups)
+        .flat_map(|group| chunks(group_out, step).into_iter().map(move |outs| (group, outs)))
+        .collect();
+    let packed: Vec<Scratch> = outs
+        .par_iter()
+        .map(|(group, outs)| {
+            let w = &w[(group * group_out + outs.start) * depth..];
+            pack(outs.len(), depth, |row, term| w[row * depth + term])
+        })
+        .collect();
+    (0..s.batch * blocks.len() * outs.len()).into_par_iter().with_max_len(1).for_each(|task| {
+        let (rest, part) = (task / outs.len(), task % outs.len());
+        let (sample, block) = (rest / blocks.len(), &blocks[rest % blocks.len()]);
+        let (group, outs) = &outs[part];
         let first_in = (sample * s.in_channels + group * group_in) * s.pixels();
         let planes = &x[first_in..first_in + group_in * s.pixels()];
         let channel = group * group_out + outs.start;
-        let w = &w[channel * depth..(channel + outs.len()) * depth];
-        let start = (sample * s.out_channels + channel) * positions + tile.start;
-        let mut onto = Onto::Replace;
-        if let Some(bias) = bias {
-            for (i, b) in bias[channel..channel + outs.len()].iter().enumerate() {
-                // SAFETY: each task has its own sample, channels and positions.
-                unsafe { y.fill(start + i * positions, tile.len(), *b) };
-            }
-            onto = Onto::Add;
-        }
-        let target = Target { writer: y, start, stride: positions };
-        with_columns(s, planes, tile, |columns| {
-            // SAFETY: as above; with a bias all elements have been set.
-            unsafe { multiply_into(target, onto, Matrix::dense(w, depth), columns) };
-        });
+        let weights = Panels { values: &packed[part], depth };
+        block.multiply(
+            level,
+            weights,
+            |positions, wide, columns| im2col::unfold(s, planes, positions, wide, columns),
+            |tile, wide, sums| {
+                for (i, sums) in sums.chunks_exact(wide).take(outs.len()).enumerate() {
+                    let start = (sample * s.out_channels + channel + i) * positions + tile.start;
+                    let bias = bias.map_or(0.0, |b| b[channel + i]);
+                    // SAFETY: each task has its own sample, channels and positions.
+                    unsafe { y.add(start, &sums[..tile.len()], bias) };
+                }
+            },
+        );
     });
 }
 
@@ -91,7 +165,7 @@ fn with_columns(s: &ConvShape, planes: &[f32], tile: Range<usize>, work: impl Fn
         let depth = planes.len() / s.pixels() * s.taps();
         let mut columns = Scratch::take(depth * tile.len());
         let width = tile.len();
-        im2col::unfold(s, planes, tile, &mut columns);
+        im2col::unfold(s, planes, tile, width, &mut columns);
         work(Matrix::dense(&columns, width));
     }
 }
@@ -114,33 +188,41 @@ pub(crate) fn input_grad(s: &ConvShape, dy: &[f32], w: &[f32]) -> Result<Vec<f32
 fn transposed_products(s: &ConvShape, dy: &[f32], w: &[f32], dx: Writer<'_>) {
     let (group_in, group_out) = s.group_channels();
     let (depth, positions, pixels) = (group_in * s.taps(), s.positions(), s.pixels());
+    let level = Level::best();
     // Whole input channels for each task, so that no two tasks add to one pixel.
-    let ins = chunks(group_in, group_in.div_ceil(TASKS).max(64usize.div_ceil(s.taps())));
-    let tiles = tiles(positions, ins.first().map_or(0, Range::len) * s.taps() + group_out);
-    (0..s.batch * s.geometry.groups * ins.len()).into_par_iter().with_max_len(1).for_each(|task| {
-        let (rest, ins) = (task / ins.len(), ins[task % ins.len()].clone());
-        let (sample, group) = (rest / s.geometry.groups, rest % s.geometry.groups);
-        let rows = ins.len() * s.taps();
-        let w = Matrix::dense(w, depth)
-            .part(group * group_out..(group + 1) * group_out, ins.start * s.taps()..ins.end * s.taps())
-            .t();
+    let step = group_in.div_ceil(TASKS).max(64usize.div_ceil(s.taps()));
+    let ins: Vec<(usize, Range<usize>)> = (0..s.geometry.groups)
+        .flat_map(|group| chunks(group_in, step).into_iter().map(move |ins| (group, ins)))
+        .collect();
+    let packed: Vec<Scratch> = ins
+        .par_iter()
+        .map(|(group, ins)| {
+            let w = &w[group * group_out * depth + ins.start * s.taps()..];
+            pack(ins.len() * s.taps(), group_out, |row, term| w[term * depth + row])
+        })
+        .collect();
+    let blocks = Block::all(positions, step.min(group_in) * s.taps() + group_out, level);
+    (0..s.batch * ins.len()).into_par_iter().with_max_len(1).for_each(|task| {
+        let (sample, part) = (task / ins.len(), task % ins.len());
+        let (group, ins) = &ins[part];
         let start = (sample * s.in_channels + group * group_in + ins.start) * pixels;
-        let first_out = (sample * s.out_channels + group * group_out) * positions;
-        let dy = Matrix::dense(&dy[first_out..first_out + group_out * positions], positions);
-        if s.is_pointwise() {
-            let target = Target { writer: dx, start, stride: pixels };
-            // SAFETY: each task has its own sample and input channels.
-            unsafe { multiply_into(target, Onto::Replace, w, dy) };
-            return;
-        }
-        // SAFETY: as above.
+        // SAFETY: each task has its own sample and input channels.
         unsafe { dx.fill(start, ins.len() * pixels, 0.0) };
         // SAFETY: as above, and set just now.
         let planes = unsafe { dx.slice(start, ins.len() * pixels) };
-        for tile in &tiles {
-            let mut columns = Scratch::take(rows * tile.len());
-            multiply(&mut columns, Onto::Replace, w, dy.part(0..group_out, tile.clone()));
-            im2col::fold(s, &columns, tile.clone(), planes);
+        let first_out = (sample * s.out_channels + group * group_out) * positions;
+        let dy = &dy[first_out..first_out + group_out * positions];
+        let weights = Panels { values: &packed[part], depth: group_out };
+        for block in &blocks {
+            block.multiply(
+                level,
+                weights,
+                |tile, wide, columns| {
+                    let rows = dy.chunks_exact(positions).zip(columns.chunks_exact_mut(wide));
+                    rows.for_each(|(dy, row)| row[..tile.len()].copy_from_slice(&dy[tile.clone()]));
+                },
+                |tile, wide, sums| im2col::fold(s, &sums[..ins.len() * s.taps() * wide], tile, wide, planes),
+            );
         }
     });
 }

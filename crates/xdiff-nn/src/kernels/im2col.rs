@@ -73,9 +73,15 @@ fn each_run(
 
 /// Writes the columns of `positions` for the channels in `planes` (each of H·W pixels).
 ///
-/// `columns` has channels·taps rows of `positions.len()` values.
-pub(super) fn unfold(s: &ConvShape, planes: &[f32], positions: Range<usize>, columns: &mut [f32]) {
-    let (taps, width, stride) = (s.taps(), positions.len(), s.geometry.stride.1);
+/// `columns` has channels·taps rows of `width` values, of which those of the positions are written.
+pub(super) fn unfold(
+    s: &ConvShape,
+    planes: &[f32],
+    positions: Range<usize>,
+    width: usize,
+    columns: &mut [f32],
+) {
+    let (taps, stride) = (s.taps(), s.geometry.stride.1);
     let runs = runs(s, &positions);
     for (plane, rows) in planes.chunks_exact(s.pixels()).zip(columns.chunks_exact_mut(taps * width)) {
         for (tap, row) in rows.chunks_exact_mut(width).enumerate() {
@@ -86,6 +92,10 @@ pub(super) fn unfold(s: &ConvShape, planes: &[f32], positions: Range<usize>, col
                 let line = &mut line[inner];
                 if stride == 1 {
                     line.copy_from_slice(&plane[pixel..pixel + line.len()]);
+                } else if stride == 2 {
+                    for (v, pair) in line.iter_mut().zip(plane[pixel..].chunks(2)) {
+                        *v = pair[0];
+                    }
                 } else {
                     for (v, x) in line.iter_mut().zip(plane[pixel..].iter().step_by(stride)) {
                         *v = *x;
@@ -97,8 +107,14 @@ pub(super) fn unfold(s: &ConvShape, planes: &[f32], positions: Range<usize>, col
 }
 
 /// Adds the columns of `positions` to the pixels they were taken from: the transpose of [`unfold`].
-pub(super) fn fold(s: &ConvShape, columns: &[f32], positions: Range<usize>, planes: &mut [f32]) {
-    let (taps, width, stride) = (s.taps(), positions.len(), s.geometry.stride.1);
+pub(super) fn fold(
+    s: &ConvShape,
+    columns: &[f32],
+    positions: Range<usize>,
+    width: usize,
+    planes: &mut [f32],
+) {
+    let (taps, stride) = (s.taps(), s.geometry.stride.1);
     let runs = runs(s, &positions);
     for (plane, rows) in planes.chunks_exact_mut(s.pixels()).zip(columns.chunks_exact(taps * width)) {
         for (tap, row) in rows.chunks_exact(width).enumerate() {

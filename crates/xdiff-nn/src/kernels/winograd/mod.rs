@@ -8,21 +8,21 @@
 //! 1e-5 · √(input channels / 64) of the output's root mean square; a test holds it there. A value
 //! that is not finite spreads to its whole tile.
 
-mod product;
 #[cfg(test)]
 mod tests;
 mod tiles;
 mod transform;
+mod weights;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use self::product::{
-    GRAD_PANEL, INPUT_PANEL, PANEL, Products, TileProducts, WeightGrad, WeightPanel, Weights,
-};
-use self::tiles::{BUNDLE, GradTiles, Groups, InputTiles, Loads, Order, OutputTiles, Part, Points, Sizes};
+use self::tiles::{GradTiles, Groups, InputTiles, Loads, Order, OutputTiles, Part, Points, Sizes};
+use self::weights::{WeightGrad, WeightPanel};
 use super::buffer::{Scratch, Writer};
+use super::matrix::{Onto, multiply};
+use super::panels::{BUNDLE, PANEL, Panels, Products};
 use super::simd::{Level, run_at};
 use crate::layers::ConvShape;
 
@@ -131,6 +131,23 @@ fn chunks(n: usize, step: usize) -> Vec<Range<usize>> {
     (0..n).step_by(step).map(|i| i..(i + step).min(n)).collect()
 }
 
+/// The points of all weights.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    values: &'a [f32],
+    inputs: usize,
+    panels: usize,
+}
+
+impl<'a> Weights<'a> {
+    /// The weights of one point.
+    fn point(&self, point: usize) -> Panels<'a> {
+        let start = point * weights::stride(self.inputs, self.panels);
+        let values = &self.values[start..start + self.inputs * self.panels * PANEL];
+        Panels { values, depth: self.inputs }
+    }
+}
+
 struct Convolution<'a> {
     s: &'a Sizes,
     level: Level,
@@ -152,7 +169,7 @@ impl Convolution<'_> {
         let s = self.s;
         let groups = Groups::new(s, M, self.level.lanes());
         let panels = s.outputs.div_ceil(PANEL);
-        let mut values = Scratch::take((M + 2) * (M + 2) * Weights::stride(s.inputs, panels));
+        let mut values = Scratch::take((M + 2) * (M + 2) * weights::stride(s.inputs, panels));
         let matrix = transform::filter_matrix(M);
         let size = if self.turned { (s.inputs, s.outputs) } else { (s.outputs, s.inputs) };
         let to = Writer::over(&mut values);
@@ -173,8 +190,23 @@ impl Convolution<'_> {
     /// The points of `count` groups, of the input and of the output.
     fn points(&self, count: usize, panels: usize) -> (Points, Points) {
         let lanes = self.level.lanes();
-        let of = |channels| Points { groups: count, channels, lanes, order: Order::Bundles };
-        (of(self.s.inputs), of(panels * PANEL))
+        let input = Points { groups: count, channels: self.s.inputs, lanes, order: Order::Bundles };
+        (input, Points { channels: panels * PANEL, ..input })
+    }
+
+    /// The products for one point and some panels of output channels.
+    fn products(
+        &self,
+        weights: Weights<'_>,
+        point: usize,
+        panels: Range<usize>,
+        (v, v_points): (&[f32], Points),
+        (to, m_points): (Writer<'_>, Points),
+    ) {
+        let columns = &v[point * v_points.stride()..];
+        let (start, groups) = (point * m_points.stride(), v_points.groups);
+        let weights = weights.point(point);
+        run_at(self.level, Products { weights, panels, columns, groups, to, start });
     }
 
     fn blocks<const M: usize>(
@@ -201,8 +233,7 @@ impl Convolution<'_> {
             run_at(self.level, InputTiles::<M> { part: part(v_points), loads, x, channels: 0..s.inputs, to });
             let to = Writer::over(&mut m);
             for point in 0..n {
-                let (panels, to_points) = (0..panels, m_points);
-                run_at(self.level, Products { weights, point, panels, v: &v, v_points, to, to_points });
+                self.products(weights, point, 0..panels, (&v, v_points), (to, m_points));
             }
             let (part, channels) = (part(m_points), 0..s.outputs);
             run_at(self.level, OutputTiles::<M> { part, from: &m, bias, channels, y });
@@ -234,8 +265,7 @@ impl Convolution<'_> {
             let split = chunks(panels, panels.div_ceil(if n >= 4 * threads { 1 } else { 4 }));
             (0..n * split.len()).into_par_iter().with_max_len(1).for_each(|task| {
                 let (point, panels) = (task / split.len(), split[task % split.len()].clone());
-                let to_points = m_points;
-                run_at(self.level, Products { weights, point, panels, v: &v, v_points, to, to_points });
+                self.products(weights, point, panels, (&v, v_points), (to, m_points));
             });
             let channels = chunks(s.outputs, s.outputs.div_ceil(4 * threads));
             channels.into_par_iter().with_max_len(1).for_each(|channels| {
@@ -248,49 +278,50 @@ impl Convolution<'_> {
 fn weight_grad_at<const M: usize>(level: Level, s: &ConvShape, dy: &[f32], x: &[f32], dw: Writer<'_>) {
     let sizes = sizes_of(s);
     let (n, lanes, threads) = ((M + 2) * (M + 2), level.lanes(), rayon::current_num_threads());
+    let (inputs, outputs) = (s.in_channels, s.out_channels);
     let all = Groups::new(&sizes, M, lanes);
     let (x_loads, y_loads) = (all.input_loads(&sizes), all.grad_loads(&sizes));
-    let (inputs, outputs) =
-        (s.in_channels.next_multiple_of(INPUT_PANEL), s.out_channels.next_multiple_of(GRAD_PANEL));
     // For all points, the sums over tiles: padded by a line against cache conflicts.
     let stride = inputs * outputs + 16;
     let mut sums = Scratch::take(n * stride);
     let fitting = (PHASE_VALUES / (n * (inputs + outputs) * lanes)).max(8);
     for (turn, held) in chunks(all.len(), fitting).into_iter().enumerate() {
-        let of =
-            |channels, panel| Points { groups: held.len(), channels, lanes, order: Order::Panels(panel) };
-        let (v_points, w_points) = (of(s.in_channels, INPUT_PANEL), of(s.out_channels, GRAD_PANEL));
+        let of = |channels| Points { groups: held.len(), channels, lanes, order: Order::Channels };
+        let (v_points, w_points) = (of(inputs), of(outputs));
         let mut v = Scratch::take(n * v_points.stride());
         let mut w = Scratch::take(n * w_points.stride());
         let part = |points| Part { s: &sizes, all: &all, first: held.start, points };
         let (to_v, to_w) = (Writer::over(&mut v), Writer::over(&mut w));
-        let (v_part, w_part) = (part(v_points), part(w_points));
-        let both = chunks(s.in_channels, s.in_channels.div_ceil(4 * threads))
-            .into_iter()
-            .map(|channels| (true, channels))
-            .chain(
-                chunks(s.out_channels, s.out_channels.div_ceil(4 * threads)).into_iter().map(|c| (false, c)),
-            );
-        both.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(|(of_input, channels)| {
-            if of_input {
-                run_at(level, InputTiles::<M> { part: v_part, loads: &x_loads, x, channels, to: to_v });
-            } else {
-                run_at(level, GradTiles::<M> { part: w_part, loads: &y_loads, dy, channels, to: to_w });
-            }
-        });
+        let parts = |channels: usize| chunks(channels, channels.div_ceil(4 * threads));
+        rayon::join(
+            || {
+                parts(inputs).into_par_iter().with_max_len(1).for_each(|channels| {
+                    let part = part(v_points);
+                    run_at(level, InputTiles::<M> { part, loads: &x_loads, x, channels, to: to_v });
+                });
+            },
+            || {
+                parts(outputs).into_par_iter().with_max_len(1).for_each(|channels| {
+                    let part = part(w_points);
+                    run_at(level, GradTiles::<M> { part, loads: &y_loads, dy, channels, to: to_w });
+                });
+            },
+        );
+        let onto = if turn == 0 { Onto::Replace } else { Onto::Add };
+        let tiles = held.len() * lanes;
         sums.par_chunks_mut(stride).with_max_len(1).enumerate().for_each(|(point, sums)| {
-            let (sums, add) = (&mut sums[..inputs * outputs], turn > 0);
-            run_at(level, TileProducts { point, v: &v, v_points, w: &w, w_points, add, sums });
+            let (v, w) = (v_points.matrix(&v, point, tiles), w_points.matrix(&w, point, tiles));
+            multiply(&mut sums[..inputs * outputs], onto, w, v.t());
         });
     }
     let matrix = transform::filter_matrix(M);
-    let size = s.in_channels * 9;
-    (0..s.out_channels).into_par_iter().for_each(|output| {
+    let size = inputs * 9;
+    (0..outputs).into_par_iter().for_each(|output| {
         // SAFETY: each task has its own output channel.
         unsafe { dw.fill(output * size, size, 0.0) };
         // SAFETY: as above, and set just now.
         let to = unsafe { dw.slice(output * size, size) };
-        let (sums, matrix, inputs) = (&sums[output * inputs..], &matrix, s.in_channels);
+        let (sums, matrix) = (&sums[output * inputs..], &matrix);
         run_at(level, WeightGrad::<M> { sums, stride, matrix, inputs, to });
     });
 }

@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use super::transform::{self, Column, POINTS};
 use crate::kernels::buffer::Writer;
+use crate::kernels::matrix::Matrix;
+use crate::kernels::panels::BUNDLE;
 use crate::kernels::simd::{Kernel, Vector, prefetch};
 
 /// The sizes of a 3×3 convolution with stride 1.
@@ -219,35 +221,41 @@ pub(super) struct Points {
 pub(super) enum Order {
     /// Bundles of up to [`BUNDLE`] groups; in each, channel after channel.
     Bundles,
-    /// Panels of this many channels; in each, group after group.
-    Panels(usize),
+    /// Channel after channel; in each, all groups, and a vector more against cache conflicts.
+    Channels,
 }
-
-/// Groups whose products are formed together.
-pub(super) const BUNDLE: usize = 3;
 
 impl Points {
     /// Numbers from one point to the next: a vector more than needed, so that the points do not
     /// all fall into the same lines of the cache.
     pub(super) fn stride(&self) -> usize {
-        let channels = match self.order {
-            Order::Bundles => self.channels,
-            Order::Panels(wide) => self.channels.next_multiple_of(wide),
-        };
-        channels * self.groups * self.lanes + self.lanes
+        self.channels * self.row() + self.lanes
+    }
+
+    /// Numbers of one channel.
+    pub(super) fn row(&self) -> usize {
+        match self.order {
+            Order::Bundles => self.groups * self.lanes,
+            Order::Channels => (self.groups + 1) * self.lanes,
+        }
+    }
+
+    /// The tiles of one point, a row for each channel; for [`Order::Channels`].
+    pub(super) fn matrix<'a>(&self, values: &'a [f32], point: usize, tiles: usize) -> Matrix<'a> {
+        let data = &values[point * self.stride()..];
+        Matrix { data, size: [self.channels, tiles], stride: [self.row(), 1] }
     }
 
     /// Where point 0 of a channel's tiles stands.
     fn place(&self, group: usize, channel: usize) -> usize {
-        let vector = match self.order {
+        match self.order {
             Order::Bundles => {
                 let first = group / BUNDLE * BUNDLE;
                 let wide = (self.groups - first).min(BUNDLE);
-                first * self.channels + channel * wide + group - first
+                (first * self.channels + channel * wide + group - first) * self.lanes
             }
-            Order::Panels(wide) => channel / wide * wide * self.groups + group * wide + channel % wide,
-        };
-        vector * self.lanes
+            Order::Channels => channel * self.row() + group * self.lanes,
+        }
     }
 }
 
