@@ -120,8 +120,8 @@ const LINE: usize = 16;
 #[derive(Clone, Copy, Debug)]
 struct Line([f32; LINE]);
 
-/// How much scratch a thread keeps for later: 256 MiB.
-const KEPT_LINES: usize = 256 * 1024 * 1024 / size_of::<Line>();
+/// How much scratch a thread keeps for later: 64 MiB.
+const KEPT_LINES: usize = 64 * 1024 * 1024 / size_of::<Line>();
 
 thread_local! {
     static KEPT: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };

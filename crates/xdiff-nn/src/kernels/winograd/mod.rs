@@ -32,12 +32,16 @@ const CHANNELS: usize = 16;
 const FOUR_TILES: usize = 16;
 const TWO_TILES: usize = 9;
 
-/// Transformed weights larger than this (4 MiB) are read once for all tiles.
-const CACHED_WEIGHTS: usize = 1 << 20;
-/// Points that should fit into a core's second-level cache.
+/// Transformed weights larger than this (4 MiB) are formed a few channels at a time.
+const SHARED_WEIGHTS: usize = 1 << 20;
+/// Points, or weights, that should fit into a core's second-level cache.
 const BLOCK_VALUES: usize = 250_000;
-/// Points that are held at once when weights are read once (48 MiB).
-const PHASE_VALUES: usize = 12 << 20;
+/// Points of the input that are held at once when weights are formed a few channels at a time
+/// (8 MiB).
+const HELD_VALUES: usize = 2 << 20;
+/// Points of the input and of the output's gradient, and sums for the weights' gradient, that are
+/// held at once (16 MiB each).
+const GRAD_VALUES: usize = 4 << 20;
 
 /// The outputs that one tile covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +71,14 @@ pub(crate) fn tile(s: &ConvShape) -> Option<Tile> {
     }
 }
 
-/// When the points of which tiles are formed and multiplied.
+/// In which order points are formed and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// A block of tiles at a time, from the input to the output: all stays in the cache.
+    /// All weights; then a block of tiles at a time, from the input to the output.
     Blocks,
-    /// All inputs, then all products, then all outputs: large weights are read once.
-    Phases,
+    /// The input's points of many tiles; then a few output channels at a time, from their weights
+    /// to the output. Large weights never leave the cache.
+    Panels,
 }
 
 /// y = w ∗ x + b, for w (O, I, 3, 3). Writes all of `y`.
@@ -167,61 +172,63 @@ impl Convolution<'_> {
 
     fn tiles<const M: usize>(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: Writer<'_>) {
         let s = self.s;
-        let groups = Groups::new(s, M, self.level.lanes());
+        let all = Groups::new(s, M, self.level.lanes());
+        let loads = all.input_loads(s);
         let panels = s.outputs.div_ceil(PANEL);
-        let mut values = Scratch::take((M + 2) * (M + 2) * weights::stride(s.inputs, panels));
-        let matrix = transform::filter_matrix(M);
-        let size = if self.turned { (s.inputs, s.outputs) } else { (s.outputs, s.inputs) };
-        let to = Writer::over(&mut values);
-        (0..panels).into_par_iter().for_each(|panel| {
-            let turned = self.turned;
-            let task = WeightPanel::<M> { w, size, turned, panel, panels, matrix: &matrix, to };
-            run_at(self.level, task);
-        });
-        let loads = groups.input_loads(s);
-        let weights = Weights { values: &values, inputs: s.inputs, panels };
-        let large = values.len() > CACHED_WEIGHTS;
-        match self.mode.unwrap_or(if large { Mode::Phases } else { Mode::Blocks }) {
-            Mode::Blocks => self.blocks::<M>((&groups, &loads), weights, x, bias, y),
-            Mode::Phases => self.phases::<M>((&groups, &loads), weights, x, bias, y),
+        let large = (M + 2) * (M + 2) * weights::stride(s.inputs, panels) > SHARED_WEIGHTS;
+        match self.mode.unwrap_or(if large { Mode::Panels } else { Mode::Blocks }) {
+            Mode::Blocks => self.blocks::<M>((&all, &loads), x, w, bias, y),
+            Mode::Panels => self.panels::<M>((&all, &loads), x, w, bias, y),
         }
     }
 
-    /// The points of `count` groups, of the input and of the output.
-    fn points(&self, count: usize, panels: usize) -> (Points, Points) {
+    /// The transform of one panel of the weights into its place of packed weights.
+    fn weights<const M: usize>(&self, w: &[f32], panel: usize, place: (usize, usize), to: Writer<'_>) {
+        let (s, turned, matrix) = (self.s, self.turned, &transform::filter_matrix(M));
+        let size = if turned { (s.inputs, s.outputs) } else { (s.outputs, s.inputs) };
+        run_at(self.level, WeightPanel::<M> { w, size, turned, panel, place, matrix, to });
+    }
+
+    /// The points of `groups` groups, of the input and of some panels of output channels.
+    fn points(&self, groups: usize, panels: usize) -> (Points, Points) {
         let lanes = self.level.lanes();
-        let input = Points { groups: count, channels: self.s.inputs, lanes, order: Order::Bundles };
+        let input = Points { groups, channels: self.s.inputs, lanes, order: Order::Bundles };
         (input, Points { channels: panels * PANEL, ..input })
     }
 
-    /// The products for one point and some panels of output channels.
-    fn products(
+    /// The products for all points.
+    fn products<const M: usize>(
         &self,
         weights: Weights<'_>,
-        point: usize,
-        panels: Range<usize>,
         (v, v_points): (&[f32], Points),
         (to, m_points): (Writer<'_>, Points),
     ) {
-        let columns = &v[point * v_points.stride()..];
-        let (start, groups) = (point * m_points.stride(), v_points.groups);
-        let weights = weights.point(point);
-        run_at(self.level, Products { weights, panels, columns, groups, to, start });
+        for point in 0..(M + 2) * (M + 2) {
+            let columns = &v[point * v_points.stride()..];
+            let (start, groups) = (point * m_points.stride(), v_points.groups);
+            let (weights, panels) = (weights.point(point), 0..weights.panels);
+            run_at(self.level, Products { weights, panels, columns, groups, to, start });
+        }
     }
 
     fn blocks<const M: usize>(
         &self,
         (all, loads): (&Groups, &Loads),
-        weights: Weights<'_>,
         x: &[f32],
+        w: &[f32],
         bias: Option<&[f32]>,
         y: Writer<'_>,
     ) {
-        let (s, n, panels) = (self.s, (M + 2) * (M + 2), weights.panels);
+        let (s, n) = (self.s, (M + 2) * (M + 2));
+        let panels = s.outputs.div_ceil(PANEL);
+        let mut values = Scratch::take(n * weights::stride(s.inputs, panels));
+        let to = Writer::over(&mut values);
+        (0..panels).into_par_iter().for_each(|panel| self.weights::<M>(w, panel, (panel, panels), to));
+        let weights = Weights { values: &values, inputs: s.inputs, panels };
         // Whole bundles that fit the cache, as many blocks as threads or a multiple of that.
-        let values = n * (s.inputs + panels * PANEL) * self.level.lanes();
         let threads = rayon::current_num_threads();
-        let fitting = (BLOCK_VALUES / values / BUNDLE).clamp(1, 2) * BUNDLE;
+        let group = n * (s.inputs + panels * PANEL) * self.level.lanes();
+        let fitting = (BLOCK_VALUES / group / BUNDLE).clamp(1, 2) * BUNDLE;
         let wanted = all.len().div_ceil(fitting).next_multiple_of(threads);
         let blocks = chunks(all.len(), all.len().div_ceil(wanted.max(1)).max(1));
         blocks.into_par_iter().with_max_len(1).for_each(|block| {
@@ -231,44 +238,45 @@ impl Convolution<'_> {
             let part = |points| Part { s, all, first: block.start, points };
             let to = Writer::over(&mut v);
             run_at(self.level, InputTiles::<M> { part: part(v_points), loads, x, channels: 0..s.inputs, to });
-            let to = Writer::over(&mut m);
-            for point in 0..n {
-                self.products(weights, point, 0..panels, (&v, v_points), (to, m_points));
-            }
+            self.products::<M>(weights, (&v, v_points), (Writer::over(&mut m), m_points));
             let (part, channels) = (part(m_points), 0..s.outputs);
             run_at(self.level, OutputTiles::<M> { part, from: &m, bias, channels, y });
         });
     }
 
-    fn phases<const M: usize>(
+    fn panels<const M: usize>(
         &self,
         (all, loads): (&Groups, &Loads),
-        weights: Weights<'_>,
         x: &[f32],
+        w: &[f32],
         bias: Option<&[f32]>,
         y: Writer<'_>,
     ) {
-        let (s, n, panels) = (self.s, (M + 2) * (M + 2), weights.panels);
-        let values = n * (s.inputs + panels * PANEL) * self.level.lanes();
-        let threads = rayon::current_num_threads();
-        for held in chunks(all.len(), (PHASE_VALUES / values).max(BUNDLE)) {
-            let (v_points, m_points) = self.points(held.len(), panels);
-            let mut v = Scratch::take(n * v_points.stride());
-            let mut m = Scratch::take(n * m_points.stride());
+        let (s, n, threads) = (self.s, (M + 2) * (M + 2), rayon::current_num_threads());
+        let wide = (BLOCK_VALUES / (n * s.inputs * PANEL)).clamp(1, 4);
+        let group = n * s.inputs.max(wide * PANEL) * self.level.lanes();
+        for held in chunks(all.len(), (HELD_VALUES / group).max(BUNDLE)) {
             let part = |points| Part { s, all, first: held.start, points };
+            let v_points = self.points(held.len(), 0).0;
+            let mut v = Scratch::take(n * v_points.stride());
             let to = Writer::over(&mut v);
             let channels = chunks(s.inputs, s.inputs.div_ceil(4 * threads));
             channels.into_par_iter().with_max_len(1).for_each(|channels| {
                 run_at(self.level, InputTiles::<M> { part: part(v_points), loads, x, channels, to });
             });
-            let to = Writer::over(&mut m);
-            let split = chunks(panels, panels.div_ceil(if n >= 4 * threads { 1 } else { 4 }));
-            (0..n * split.len()).into_par_iter().with_max_len(1).for_each(|task| {
-                let (point, panels) = (task / split.len(), split[task % split.len()].clone());
-                self.products(weights, point, panels, (&v, v_points), (to, m_points));
-            });
-            let channels = chunks(s.outputs, s.outputs.div_ceil(4 * threads));
-            channels.into_par_iter().with_max_len(1).for_each(|channels| {
+            let sets = chunks(s.outputs.div_ceil(PANEL), wide);
+            sets.into_par_iter().with_max_len(1).for_each(|set| {
+                let panels = set.len();
+                let mut values = Scratch::take(n * weights::stride(s.inputs, panels));
+                let to = Writer::over(&mut values);
+                for (place, panel) in set.clone().enumerate() {
+                    self.weights::<M>(w, panel, (place, panels), to);
+                }
+                let weights = Weights { values: &values, inputs: s.inputs, panels };
+                let m_points = self.points(held.len(), panels).1;
+                let mut m = Scratch::take(n * m_points.stride());
+                self.products::<M>(weights, (&v, v_points), (Writer::over(&mut m), m_points));
+                let channels = set.start * PANEL..(set.end * PANEL).min(s.outputs);
                 run_at(self.level, OutputTiles::<M> { part: part(m_points), from: &m, bias, channels, y });
             });
         }
@@ -281,11 +289,11 @@ fn weight_grad_at<const M: usize>(level: Level, s: &ConvShape, dy: &[f32], x: &[
     let (inputs, outputs) = (s.in_channels, s.out_channels);
     let all = Groups::new(&sizes, M, lanes);
     let (x_loads, y_loads) = (all.input_loads(&sizes), all.grad_loads(&sizes));
-    // For all points, the sums over tiles: padded by a line against cache conflicts.
-    let stride = inputs * outputs + 16;
-    let mut sums = Scratch::take(n * stride);
-    let fitting = (PHASE_VALUES / (n * (inputs + outputs) * lanes)).max(8);
-    for (turn, held) in chunks(all.len(), fitting).into_iter().enumerate() {
+    let matrix = &transform::filter_matrix(M);
+    // Output channels whose sums are held at once.
+    let rows = (GRAD_VALUES / (n * inputs)).max(PANEL);
+    let groups = (GRAD_VALUES / (n * (inputs + outputs) * lanes)).max(8);
+    for (turn, held) in chunks(all.len(), groups).into_iter().enumerate() {
         let of = |channels| Points { groups: held.len(), channels, lanes, order: Order::Channels };
         let (v_points, w_points) = (of(inputs), of(outputs));
         let mut v = Scratch::take(n * v_points.stride());
@@ -307,21 +315,27 @@ fn weight_grad_at<const M: usize>(level: Level, s: &ConvShape, dy: &[f32], x: &[
                 });
             },
         );
-        let onto = if turn == 0 { Onto::Replace } else { Onto::Add };
         let tiles = held.len() * lanes;
-        sums.par_chunks_mut(stride).with_max_len(1).enumerate().for_each(|(point, sums)| {
-            let (v, w) = (v_points.matrix(&v, point, tiles), w_points.matrix(&w, point, tiles));
-            multiply(&mut sums[..inputs * outputs], onto, w, v.t());
-        });
+        for channels in chunks(outputs, rows) {
+            // A line more than needed for each point, against cache conflicts.
+            let stride = inputs * channels.len() + 16;
+            let mut sums = Scratch::take(n * stride);
+            sums.par_chunks_exact_mut(stride).with_max_len(1).enumerate().for_each(|(point, sums)| {
+                let (v, w) = (v_points.matrix(&v, point, tiles), w_points.matrix(&w, point, tiles));
+                let sums = &mut sums[..inputs * channels.len()];
+                multiply(sums, Onto::Replace, w.part(channels.clone(), 0..tiles), v.t());
+            });
+            channels.into_par_iter().enumerate().for_each(|(row, output)| {
+                let size = inputs * 9;
+                if turn == 0 {
+                    // SAFETY: each task has its own output channel.
+                    unsafe { dw.fill(output * size, size, 0.0) };
+                }
+                // SAFETY: as above, and set before.
+                let to = unsafe { dw.slice(output * size, size) };
+                let sums = &sums[row * inputs..];
+                run_at(level, WeightGrad::<M> { sums, stride, matrix, inputs, add: turn > 0, to });
+            });
+        }
     }
-    let matrix = transform::filter_matrix(M);
-    let size = inputs * 9;
-    (0..outputs).into_par_iter().for_each(|output| {
-        // SAFETY: each task has its own output channel.
-        unsafe { dw.fill(output * size, size, 0.0) };
-        // SAFETY: as above, and set just now.
-        let to = unsafe { dw.slice(output * size, size) };
-        let (sums, matrix) = (&sums[output * inputs..], &matrix);
-        run_at(level, WeightGrad::<M> { sums, stride, matrix, inputs, to });
-    });
 }

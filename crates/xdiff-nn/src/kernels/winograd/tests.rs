@@ -89,9 +89,9 @@ fn errors_against_f64_stay_within_their_bound() {
         for level in levels() {
             for (tile, mode) in [
                 (Tile::Two, Mode::Blocks),
-                (Tile::Two, Mode::Phases),
+                (Tile::Two, Mode::Panels),
                 (Tile::Four, Mode::Blocks),
-                (Tile::Four, Mode::Phases),
+                (Tile::Four, Mode::Panels),
             ] {
                 let found = all_of(level, tile, mode, s, &x, &w, &dy);
                 for (name, (found, exact)) in ["y", "dx", "dw"].iter().zip(found.iter().zip(&reference)) {

@@ -402,6 +402,7 @@ pub(super) struct OutputTiles<'a, const M: usize> {
     /// The points.
     pub(super) from: &'a [f32],
     pub(super) bias: Option<&'a [f32]>,
+    /// The channels, of which the points hold these alone.
     pub(super) channels: Range<usize>,
     /// The output; each task writes its own groups of its own channels.
     pub(super) y: Writer<'a>,
@@ -415,10 +416,11 @@ impl<const M: usize> Kernel for OutputTiles<'_, M> {
         let Part { s, all, first, points } = self.part;
         let stride = points.stride();
         let mut line = [0.0; LINE];
+        let held = self.channels.start;
         for channel in self.channels {
             let bias = V::splat(self.bias.map_or(0.0, |b| b[channel]));
             for group in 0..points.groups {
-                let place = points.place(group, channel);
+                let place = points.place(group, channel - held);
                 let mut rows = [[V::splat(0.0); POINTS]; M];
                 for j in 0..M + 2 {
                     let mut d: Column<V> = [V::splat(0.0); POINTS];

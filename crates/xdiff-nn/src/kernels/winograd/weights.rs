@@ -20,8 +20,10 @@ pub(super) struct WeightPanel<'a, const M: usize> {
     pub(super) size: (usize, usize),
     /// Whether the weights are those of the input's gradient: channels exchanged, taps turned.
     pub(super) turned: bool,
+    /// Which panel of all.
     pub(super) panel: usize,
-    pub(super) panels: usize,
+    /// Which panel of the packed weights, and how many they have.
+    pub(super) place: (usize, usize),
     pub(super) matrix: &'a [[f32; 3]; POINTS],
     /// Where they go; each task writes its own panel.
     pub(super) to: Writer<'a>,
@@ -34,7 +36,8 @@ impl<const M: usize> Kernel for WeightPanel<'_, M> {
     fn run<V: Vector>(self) {
         let (out, inner) = self.size;
         let (outputs, inputs) = if self.turned { (inner, out) } else { (out, inner) };
-        let stride = stride(inputs, self.panels);
+        let (place, panels) = self.place;
+        let stride = stride(inputs, panels);
         let g = self.matrix;
         let first = self.panel * PANEL;
         let filled = PANEL.min(outputs - first);
@@ -59,7 +62,7 @@ impl<const M: usize> Kernel for WeightPanel<'_, M> {
                 }
                 for (i, [a, b, c]) in columns.iter().enumerate().take(M + 2) {
                     for (j, g) in g.iter().enumerate().take(M + 2) {
-                        let place = (self.panel * inputs + input) * PANEL + lane;
+                        let place = (place * inputs + input) * PANEL + lane;
                         let start = (i * (M + 2) + j) * stride + place;
                         // SAFETY: inside, by `at`; this task's own panel.
                         unsafe { combine(g, *a, *b, *c).store_at(self.to.at(start, V::LANES)) };
@@ -84,6 +87,8 @@ pub(super) struct WeightGrad<'a, const M: usize> {
     pub(super) stride: usize,
     pub(super) matrix: &'a [[f32; 3]; POINTS],
     pub(super) inputs: usize,
+    /// Whether the gradient is added to what is there.
+    pub(super) add: bool,
     pub(super) to: &'a mut [f32],
 }
 
@@ -119,7 +124,8 @@ impl<const M: usize> Kernel for WeightGrad<'_, M> {
                 let mut lanes = [0.0; 16];
                 tap.store(&mut lanes);
                 for (input, value) in lanes[..n].iter().enumerate() {
-                    self.to[(first + input) * 9 + k] = *value;
+                    let to = &mut self.to[(first + input) * 9 + k];
+                    *to = if self.add { *to + value } else { *value };
                 }
             }
         }
