@@ -134,7 +134,8 @@ impl Image {
 
     /// Reads PNG, JPEG, TIFF or BMP, 8 or 16 bits, grey or RGB (TIFF also RGB of 32-bit floats). The
     /// numbers stay as stored; nothing is scaled. The format is told by the content, not by the name.
-    /// A wholly opaque alpha channel is dropped, since it says nothing; any other is refused.
+    /// A wholly opaque alpha channel is dropped, since it says nothing; any other is refused. Orientation
+    /// tags are not followed: rows and columns are those of the file.
     ///
     /// # Errors
     /// When the file is missing, empty, truncated, not an image, of a kind not listed above, larger

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use xdiff_nn::Rng;
 
 use super::field::{fractal, smooth};
-use super::scene::{Phantom, Scanner, Scene};
-use super::shape::{Blob, Ellipse, Grid, between, mix, side, smooth_min, step};
+use super::scene::{Phantom, Scanner, Scene, Subject};
+use super::shape::{Blob, Ellipse, between, mix, side, smooth_min, step};
 use crate::Result;
 use crate::mask::MaskKind;
 
@@ -20,6 +20,8 @@ pub enum BreastClass {
 }
 
 impl BreastClass {
+    /// All classes, in the order of their numbers.
+    pub const ALL: [BreastClass; 2] = [Self::Healthy, Self::Lesion];
     /// The names of the classes, in the order of their numbers.
     pub const NAMES: [&'static str; 2] = ["healthy", "lesion"];
 }
@@ -35,14 +37,9 @@ struct Anatomy {
 }
 
 /// Draws one axial slice: the breasts point up, the chest wall lies below. Masks: body, breast, gland,
-/// lesion. `depth` is the slice's place from −1 to 1, head to foot; `patient` fixes all but the noise.
-pub(super) fn draw(
-    class: BreastClass,
-    grid: Grid,
-    depth: f32,
-    patient: &Rng,
-    name: String,
-) -> Result<Phantom> {
+/// lesion.
+pub(super) fn draw(class: BreastClass, subject: Subject<'_>) -> Result<Phantom> {
+    let (grid, depth, patient) = (subject.grid, subject.depth, subject.patient);
     let rng = &mut patient.fork("anatomy");
     let bulge = (1.0 - 0.35 * depth * depth).sqrt();
     let anatomy = Anatomy {
@@ -120,8 +117,7 @@ pub(super) fn draw(
         (MaskKind::Lesion, lesion_mask),
     ];
     let scene = Scene { size: grid.size, channels: 1, healthy, ill, masks, class: class as u32 };
-    let slice = patient.fork("slice").sample(u64::from(depth.to_bits()));
-    scene.scan(Scanner { noise: 0.02, magnitude: true, bias: 0.1 }, name, &slice)
+    scene.scan(Scanner { noise: 0.02, magnitude: true, bias: 0.1 }, subject)
 }
 
 fn tumour(patient: &Rng, anatomy: &Anatomy, depth: f32) -> Blob {

@@ -31,6 +31,17 @@ impl Grid {
         }
     }
 
+    /// Calls `f(index, u, v)` for the pixels between two corners.
+    pub(super) fn each_within(&self, low: (f32, f32), high: (f32, f32), mut f: impl FnMut(usize, f32, f32)) {
+        let first = |x: f32| (((x + 1.0) / self.pixel).floor().max(0.0) as usize).min(self.size);
+        let last = |x: f32| (((x + 1.0) / self.pixel).ceil().max(0.0) as usize).min(self.size);
+        for y in first(low.1)..last(high.1) {
+            for x in first(low.0)..last(high.0) {
+                f(y * self.size + x, self.at(x), self.at(y));
+            }
+        }
+    }
+
     /// The share of a pixel that a shape covers, for a blur of `soft` beyond the pixel's own.
     pub(super) fn cover(&self, distance: f32, soft: f32) -> f32 {
         step(0.5 - distance / (soft + self.pixel))
