@@ -5,7 +5,10 @@ use std::{ops::Deref, path::Path, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Ddim, DdimConfig, DdimInverse, DdimInverseConfig, Ddpm, DdpmConfig, Scheduler};
+use super::{
+    Ddim, DdimConfig, DdimInverse, DdimInverseConfig, Ddpm, DdpmConfig, Dpmpp2m, Dpmpp2mConfig, Euler,
+    EulerConfig, Heun, HeunConfig, Pndm, PndmConfig, Scheduler, UniPc, UniPcConfig,
+};
 use crate::{Error, Result};
 
 /// The schedulers by name.
@@ -19,14 +22,31 @@ pub enum SchedulerKind {
     Ddim,
     /// [`DdimInverse`].
     DdimInverse,
+    /// [`Pndm`].
+    Pndm,
+    /// [`Euler`].
+    Euler,
+    /// [`Heun`].
+    Heun,
+    /// [`Dpmpp2m`].
+    #[serde(rename = "dpmpp_2m")]
+    Dpmpp2m,
+    /// [`UniPc`].
+    #[serde(rename = "unipc")]
+    UniPc,
 }
 
 impl SchedulerKind {
     /// Every kind, with the class of diffusers that it stands for.
-    pub const ALL: [(Self, &str); 3] = [
+    pub const ALL: [(Self, &str); 8] = [
         (Self::Ddpm, "DDPMScheduler"),
         (Self::Ddim, "DDIMScheduler"),
         (Self::DdimInverse, "DDIMInverseScheduler"),
+        (Self::Pndm, "PNDMScheduler"),
+        (Self::Euler, "EulerDiscreteScheduler"),
+        (Self::Heun, "HeunDiscreteScheduler"),
+        (Self::Dpmpp2m, "DPMSolverMultistepScheduler"),
+        (Self::UniPc, "UniPCMultistepScheduler"),
     ];
 
     /// The kind that stands for a class of diffusers.
@@ -73,6 +93,11 @@ impl AnyScheduler {
             SchedulerKind::DdimInverse => {
                 Arc::new(DdimInverse::new(DdimInverseConfig::from_diffusers(json)?)?)
             }
+            SchedulerKind::Pndm => Arc::new(Pndm::new(PndmConfig::from_diffusers(json)?)?),
+            SchedulerKind::Euler => Arc::new(Euler::new(EulerConfig::from_diffusers(json)?)?),
+            SchedulerKind::Heun => Arc::new(Heun::new(HeunConfig::from_diffusers(json)?)?),
+            SchedulerKind::Dpmpp2m => Arc::new(Dpmpp2m::new(Dpmpp2mConfig::from_diffusers(json)?)?),
+            SchedulerKind::UniPc => Arc::new(UniPc::new(UniPcConfig::from_diffusers(json)?)?),
         };
         Ok(Self { kind, scheduler })
     }
@@ -101,6 +126,8 @@ impl AnyScheduler {
             hint: "give the scheduler_config.json of a diffusers folder",
         };
         let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+        // Python writes an absent bound as an infinity, which JSON does not have.
+        let text = text.replace(": -Infinity", ": null").replace(": Infinity", ": null");
         let json = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
         Self::from_diffusers(&json)
     }
@@ -131,7 +158,7 @@ mod tests {
             .iter()
             .map(|(kind, _)| serde_json::to_value(kind).unwrap().as_str().unwrap().to_owned())
             .collect();
-        assert_eq!(names, ["ddpm", "ddim", "ddim_inverse"]);
+        assert_eq!(names, ["ddpm", "ddim", "ddim_inverse", "pndm", "euler", "heun", "dpmpp_2m", "unipc"]);
     }
 
     #[test]
@@ -157,5 +184,8 @@ mod tests {
         std::fs::write(&path, r#"{"_class_name": "DDPMScheduler", "variance_type": "learned_range"}"#)
             .unwrap();
         assert_eq!(AnyScheduler::from_file(&path).unwrap().kind(), SchedulerKind::Ddpm);
+        let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity}"#;
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(AnyScheduler::from_file(&path).unwrap().kind(), SchedulerKind::Dpmpp2m);
     }
 }

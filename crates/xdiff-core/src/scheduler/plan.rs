@@ -20,6 +20,16 @@ impl Plan {
         Self { timesteps, ends, sigmas: Vec::new(), stride: 0, skipped: 0 }
     }
 
+    /// Steps of one width.
+    pub(super) fn with_stride(timesteps: Vec<f64>, stride: usize) -> Self {
+        Self { timesteps, ends: Vec::new(), sigmas: Vec::new(), stride, skipped: 0 }
+    }
+
+    /// Steps between noise levels, of which there is one more.
+    pub(super) fn with_sigmas(timesteps: Vec<f64>, sigmas: Vec<f64>) -> Self {
+        Self { timesteps, ends: Vec::new(), sigmas, stride: 0, skipped: 0 }
+    }
+
     /// The number of calls.
     pub fn len(&self) -> usize {
         self.timesteps.len()
@@ -74,6 +84,16 @@ impl Plan {
         let t = schedule.whole_step(self.timestep(index)?)?;
         let end = self.ends.get(index).copied().ok_or_else(|| self.no_call(index))?;
         Ok((t, end))
+    }
+
+    /// The noise level of a call, or that at the end.
+    pub(super) fn sigma(&self, index: usize) -> Result<f64> {
+        self.sigmas.get(index).copied().ok_or_else(|| self.no_call(index))
+    }
+
+    /// The width of a step in training steps, where all have one.
+    pub(super) fn stride(&self) -> usize {
+        self.stride
     }
 
     fn no_call(&self, index: usize) -> Error {
