@@ -81,6 +81,16 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Sets the values from `start` on.
+    ///
+    /// # Safety
+    /// No other task touches these values meanwhile, and `from` is other memory.
+    pub(crate) unsafe fn copy(&self, start: usize, from: &[f32]) {
+        let first = self.at(start, from.len());
+        // SAFETY: inside, by `at`; apart, by the contract.
+        unsafe { first.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+    }
+
     /// `len` values from `start` on.
     ///
     /// # Safety

@@ -12,7 +12,7 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::buffer::{Output, Scratch, Writer};
-use super::matmul::{Former, Matrix, Target, multiply};
+use super::matrix::{Matrix, Onto, Target, multiply, multiply_into};
 use super::{depthwise, im2col, sum};
 use crate::layers::ConvShape;
 
@@ -64,19 +64,18 @@ fn products(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: Writer
         let channel = group * group_out + outs.start;
         let w = &w[channel * depth..(channel + outs.len()) * depth];
         let start = (sample * s.out_channels + channel) * positions + tile.start;
-        let mut former = Former::Replace;
+        let mut onto = Onto::Replace;
         if let Some(bias) = bias {
             for (i, b) in bias[channel..channel + outs.len()].iter().enumerate() {
                 // SAFETY: each task has its own sample, channels and positions.
                 unsafe { y.fill(start + i * positions, tile.len(), *b) };
             }
-            former = Former::Add;
+            onto = Onto::Add;
         }
-        let target = Target { writer: y, start, row: positions };
-        let size = (outs.len(), tile.len(), depth);
+        let target = Target { writer: y, start, stride: positions };
         with_columns(s, planes, tile, |columns| {
             // SAFETY: as above; with a bias all elements have been set.
-            unsafe { multiply(size, Matrix::rows(w, depth), columns, target, former) };
+            unsafe { multiply_into(target, onto, Matrix::dense(w, depth), columns) };
         });
     });
 }
@@ -84,13 +83,14 @@ fn products(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: Writer
 /// Calls `work` with the columns of these positions: the image itself for a pointwise window.
 fn with_columns(s: &ConvShape, planes: &[f32], tile: Range<usize>, work: impl FnOnce(Matrix<'_>)) {
     if s.is_pointwise() {
-        work(Matrix::rows(&planes[tile.start..], s.positions()));
+        let image = Matrix::dense(planes, s.positions());
+        work(image.part(0..image.size[0], tile));
     } else {
         let depth = planes.len() / s.pixels() * s.taps();
         let mut columns = Scratch::take(depth * tile.len());
         let width = tile.len();
         im2col::unfold(s, planes, tile, &mut columns);
-        work(Matrix::rows(&columns, width));
+        work(Matrix::dense(&columns, width));
     }
 }
 
@@ -117,15 +117,16 @@ fn transposed_products(s: &ConvShape, dy: &[f32], w: &[f32], dx: Writer<'_>) {
         let (rest, ins) = (task / ins.len(), ins[task % ins.len()].clone());
         let (sample, group) = (rest / s.geometry.groups, rest % s.geometry.groups);
         let rows = ins.len() * s.taps();
-        let w = Matrix { values: &w[group * group_out * depth + ins.start * s.taps()..], row: 1, col: depth };
+        let w = Matrix::dense(w, depth)
+            .part(group * group_out..(group + 1) * group_out, ins.start * s.taps()..ins.end * s.taps())
+            .t();
         let start = (sample * s.in_channels + group * group_in + ins.start) * pixels;
         let first_out = (sample * s.out_channels + group * group_out) * positions;
-        let dy = &dy[first_out..first_out + group_out * positions];
+        let dy = Matrix::dense(&dy[first_out..first_out + group_out * positions], positions);
         if s.is_pointwise() {
-            let target = Target { writer: dx, start, row: pixels };
-            let size = (rows, positions, group_out);
+            let target = Target { writer: dx, start, stride: pixels };
             // SAFETY: each task has its own sample and input channels.
-            unsafe { multiply(size, w, Matrix::rows(dy, positions), target, Former::Replace) };
+            unsafe { multiply_into(target, Onto::Replace, w, dy) };
             return;
         }
         // SAFETY: as above.
@@ -134,10 +135,7 @@ fn transposed_products(s: &ConvShape, dy: &[f32], w: &[f32], dx: Writer<'_>) {
         let planes = unsafe { dx.slice(start, ins.len() * pixels) };
         for tile in &tiles {
             let mut columns = Scratch::take(rows * tile.len());
-            let target = Target { writer: Writer::over(&mut columns), start: 0, row: tile.len() };
-            let grad = Matrix::rows(&dy[tile.start..], positions);
-            // SAFETY: the columns are this task's own.
-            unsafe { multiply((rows, tile.len(), group_out), w, grad, target, Former::Replace) };
+            multiply(&mut columns, Onto::Replace, w, dy.part(0..group_out, tile.clone()));
             im2col::fold(s, &columns, tile.clone(), planes);
         }
     });
@@ -172,22 +170,21 @@ fn outer_products(s: &ConvShape, dy: &[f32], x: &[f32], dw: Writer<'_>) {
         let (rest, outs) = (task / outs.len(), outs[task % outs.len()].clone());
         let (group, ins) = (rest / ins.len(), ins[rest % ins.len()].clone());
         let channel = group * group_out + outs.start;
-        let target = Target { writer: dw, start: channel * depth + ins.start * s.taps(), row: depth };
-        let mut former = Former::Replace;
+        let target = Target { writer: dw, start: channel * depth + ins.start * s.taps(), stride: depth };
+        let mut onto = Onto::Replace;
         for sample in 0..s.batch {
             let first_in = (sample * s.in_channels + group * group_in + ins.start) * pixels;
             let planes = &x[first_in..first_in + ins.len() * pixels];
             let first_out = (sample * s.out_channels + channel) * positions;
-            let dy = &dy[first_out..first_out + outs.len() * positions];
+            let dy = Matrix::dense(&dy[first_out..first_out + outs.len() * positions], positions);
             for tile in &tiles {
-                let size = (outs.len(), ins.len() * s.taps(), tile.len());
-                let grad = Matrix::rows(&dy[tile.start..], positions);
+                let grad = dy.part(0..outs.len(), tile.clone());
                 with_columns(s, planes, tile.clone(), |columns| {
                     // SAFETY: each task has its own input and output channels of the weight, and
                     // the first product sets what the later ones add to.
-                    unsafe { multiply(size, grad, columns.t(), target, former) };
+                    unsafe { multiply_into(target, onto, grad, columns.t()) };
                 });
-                former = Former::Add;
+                onto = Onto::Add;
             }
         }
     });

@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::buffer::Writer;
 use super::im2col::inside;
-use super::vector::widest;
+use super::simd::{Kernel, Vector, dispatch, load_part};
+use super::sum::axpy;
 use crate::layers::ConvShape;
 
 /// Whether each group has one input channel, and there is more than one group.
@@ -22,7 +23,8 @@ pub(super) fn forward(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>,
         unsafe { y.fill(start, positions, bias.map_or(0.0, |b| b[channel])) };
         // SAFETY: as above, and set just now.
         let y = unsafe { y.slice(start, positions) };
-        add_taps(s, &w[channel * taps..(channel + 1) * taps], &x[source..source + s.pixels()], y);
+        let (w, x) = (&w[channel * taps..(channel + 1) * taps], &x[source..source + s.pixels()]);
+        dispatch(AddTaps { s, w, x, y });
     });
 }
 
@@ -38,7 +40,7 @@ pub(super) fn input_grad(s: &ConvShape, dy: &[f32], w: &[f32], dx: Writer<'_>) {
         for out in channel * multiplier..(channel + 1) * multiplier {
             let source = (sample * s.out_channels + out) * positions;
             let w = &w[out * taps..(out + 1) * taps];
-            spread_taps(s, w, &dy[source..source + positions], dx);
+            dispatch(SpreadTaps { s, w, dy: &dy[source..source + positions], dx });
         }
     });
 }
@@ -51,26 +53,13 @@ pub(super) fn weight_grad(s: &ConvShape, dy: &[f32], x: &[f32], dw: Writer<'_>) 
             let source = (sample * s.in_channels + out / multiplier) * s.pixels();
             let grad = (sample * s.out_channels + out) * positions;
             let (x, dy) = (&x[source..source + s.pixels()], &dy[grad..grad + positions]);
-            tap_products(s, dy, x, &mut totals);
+            dispatch(TapProducts { s, dy, x, totals: &mut totals });
         }
         for (tap, total) in totals.iter().enumerate() {
             // SAFETY: each task has its own output channel.
             unsafe { dw.fill(out * taps + tap, 1, *total as f32) };
         }
     });
-}
-
-widest! {
-    /// y += Σ over taps of w · (x under the tap).
-    fn add_taps(s: &ConvShape, w: &[f32], x: &[f32], y: &mut [f32]) = add_taps_body;
-}
-widest! {
-    /// dx += the transpose of [`add_taps`] applied to dy.
-    fn spread_taps(s: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) = spread_taps_body;
-}
-widest! {
-    /// totals += for each tap, the inner product of dy and the pixels under the tap.
-    fn tap_products(s: &ConvShape, dy: &[f32], x: &[f32], totals: &mut [f64]) = tap_products_body;
 }
 
 /// Calls `visit(tap, first output, first pixel, number of outputs)` for each output row and tap.
@@ -92,58 +81,86 @@ fn each_row(s: &ConvShape, mut visit: impl FnMut(usize, usize, usize, usize)) {
     }
 }
 
-#[inline(always)]
-fn add_taps_body(s: &ConvShape, w: &[f32], x: &[f32], y: &mut [f32]) {
-    let stride = s.geometry.stride.1;
-    each_row(s, |tap, out, pixel, n| {
-        let (y, a) = (&mut y[out..out + n], w[tap]);
-        if stride == 1 {
-            for (y, x) in y.iter_mut().zip(&x[pixel..pixel + n]) {
-                *y += a * x;
-            }
-        } else {
-            for (y, x) in y.iter_mut().zip(x[pixel..].iter().step_by(stride)) {
-                *y += a * x;
-            }
-        }
-    });
+/// y += Σ over taps of w · (x under the tap).
+struct AddTaps<'a> {
+    s: &'a ConvShape,
+    w: &'a [f32],
+    x: &'a [f32],
+    y: &'a mut [f32],
 }
 
-#[inline(always)]
-fn spread_taps_body(s: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
-    let stride = s.geometry.stride.1;
-    each_row(s, |tap, out, pixel, n| {
-        let (dy, a) = (&dy[out..out + n], w[tap]);
-        if stride == 1 {
-            for (x, y) in dx[pixel..pixel + n].iter_mut().zip(dy) {
-                *x += a * y;
-            }
-        } else {
-            for (x, y) in dx[pixel..].iter_mut().step_by(stride).zip(dy) {
-                *x += a * y;
-            }
-        }
-    });
-}
+impl Kernel for AddTaps<'_> {
+    type Output = ();
 
-#[inline(always)]
-fn tap_products_body(s: &ConvShape, dy: &[f32], x: &[f32], totals: &mut [f64]) {
-    const LANES: usize = 16;
-    let stride = s.geometry.stride.1;
-    each_row(s, |tap, out, pixel, n| {
-        let dy = &dy[out..out + n];
-        let mut lanes = [0.0f32; LANES];
-        if stride == 1 {
-            for (dy, x) in dy.chunks(LANES).zip(x[pixel..pixel + n].chunks(LANES)) {
-                for (l, (a, b)) in lanes.iter_mut().zip(dy.iter().zip(x)) {
-                    *l += a * b;
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let stride = self.s.geometry.stride.1;
+        each_row(self.s, |tap, out, pixel, n| {
+            let (y, a) = (&mut self.y[out..out + n], self.w[tap]);
+            if stride == 1 {
+                axpy::<V>(y, a, &self.x[pixel..pixel + n]);
+            } else {
+                for (y, x) in y.iter_mut().zip(self.x[pixel..].iter().step_by(stride)) {
+                    *y += a * x;
                 }
             }
-        } else {
-            for (i, (a, b)) in dy.iter().zip(x[pixel..].iter().step_by(stride)).enumerate() {
-                lanes[i % LANES] += a * b;
+        });
+    }
+}
+
+/// dx += the transpose of [`AddTaps`] applied to dy.
+struct SpreadTaps<'a> {
+    s: &'a ConvShape,
+    w: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl Kernel for SpreadTaps<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let stride = self.s.geometry.stride.1;
+        each_row(self.s, |tap, out, pixel, n| {
+            let (dy, a) = (&self.dy[out..out + n], self.w[tap]);
+            if stride == 1 {
+                axpy::<V>(&mut self.dx[pixel..pixel + n], a, dy);
+            } else {
+                for (x, y) in self.dx[pixel..].iter_mut().step_by(stride).zip(dy) {
+                    *x += a * y;
+                }
             }
-        }
-        totals[tap] += f64::from(lanes.iter().sum::<f32>());
-    });
+        });
+    }
+}
+
+/// totals += for each tap, the inner product of dy and the pixels under the tap.
+struct TapProducts<'a> {
+    s: &'a ConvShape,
+    dy: &'a [f32],
+    x: &'a [f32],
+    totals: &'a mut [f64],
+}
+
+impl Kernel for TapProducts<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let stride = self.s.geometry.stride.1;
+        each_row(self.s, |tap, out, pixel, n| {
+            let dy = &self.dy[out..out + n];
+            let product = if stride == 1 {
+                let (mut a, mut b) =
+                    (dy.chunks_exact(V::LANES), self.x[pixel..pixel + n].chunks_exact(V::LANES));
+                let sum =
+                    (&mut a).zip(&mut b).fold(V::splat(0.0), |sum, (a, b)| V::load(a).fma(V::load(b), sum));
+                load_part::<V>(a.remainder(), 0.0).fma(load_part(b.remainder(), 0.0), sum).sum()
+            } else {
+                dy.iter().zip(self.x[pixel..].iter().step_by(stride)).map(|(a, b)| a * b).sum()
+            };
+            self.totals[tap] += f64::from(product);
+        });
+    }
 }

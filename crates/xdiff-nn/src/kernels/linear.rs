@@ -6,8 +6,7 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::buffer::Output;
-use super::matmul::{Former, Matrix, Target, multiply};
-use super::sum::axpy;
+use super::matrix::{Matrix, Onto, Target, multiply_into};
 
 /// Sizes of y (rows, out) = x (rows, in) · wᵀ (in, out) + b.
 #[derive(Clone, Copy, Debug)]
@@ -32,53 +31,49 @@ fn blocks(m: usize, n: usize, work: impl Fn(Range<usize>, Range<usize>) + Sync) 
     });
 }
 
-/// The (m, k)·(k, n) product of `a` and `b`, plus `bias` in each row.
-fn product(
-    (m, n, k): (usize, usize, usize),
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    bias: Option<&[f32]>,
-) -> Result<Vec<f32>> {
+/// The product of `a` and `b`, plus `bias` in each row.
+fn product(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>) -> Result<Vec<f32>> {
+    let (m, k, n) = (a.size[0], a.size[1], b.size[1]);
     assert!(bias.is_none_or(|b| b.len() == n), "bias length");
     let mut out = Output::new(m * n)?;
     let writer = out.writer();
     blocks(m, n, |rows, columns| {
-        let mut former = Former::Replace;
+        let mut onto = Onto::Replace;
         if let Some(bias) = bias {
             for i in rows.clone() {
-                for (j, value) in columns.clone().zip(&bias[columns.clone()]) {
-                    // SAFETY: each task has its own block.
-                    unsafe { writer.fill(i * n + j, 1, *value) };
-                }
+                // SAFETY: each task has its own block.
+                unsafe { writer.copy(i * n + columns.start, &bias[columns.clone()]) };
             }
-            former = Former::Add;
+            onto = Onto::Add;
         }
-        let a = Matrix { values: &a.values[rows.start * a.row..], ..a };
-        let b = Matrix { values: &b.values[columns.start * b.col..], ..b };
-        let target = Target { writer, start: rows.start * n + columns.start, row: n };
+        let target = Target { writer, start: rows.start * n + columns.start, stride: n };
+        let (a, b) = (a.part(rows, 0..k), b.part(0..k, columns));
         // SAFETY: as above; with a bias the block has been set.
-        unsafe { multiply((rows.len(), columns.len(), k), a, b, target, former) };
+        unsafe { multiply_into(target, onto, a, b) };
     });
     // SAFETY: the blocks cover the result.
     Ok(unsafe { out.finish() })
 }
 
+/// Rows of `width` numbers.
+fn rows(data: &[f32], count: usize, width: usize) -> Matrix<'_> {
+    assert_eq!(data.len(), count * width, "a matrix of {count} rows of {width}");
+    Matrix::dense(data, width)
+}
+
 /// y = x · wᵀ + b.
 pub(crate) fn forward(s: LinearShape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Result<Vec<f32>> {
-    let w = Matrix::rows(w, s.inputs).t();
-    product((s.rows, s.outputs, s.inputs), Matrix::rows(x, s.inputs), w, bias)
+    product(rows(x, s.rows, s.inputs), rows(w, s.outputs, s.inputs).t(), bias)
 }
 
 /// dL/dx = dL/dy · w.
 pub(crate) fn input_grad(s: LinearShape, dy: &[f32], w: &[f32]) -> Result<Vec<f32>> {
-    let (dy, w) = (Matrix::rows(dy, s.outputs), Matrix::rows(w, s.inputs));
-    product((s.rows, s.inputs, s.outputs), dy, w, None)
+    product(rows(dy, s.rows, s.outputs), rows(w, s.outputs, s.inputs), None)
 }
 
 /// dL/dw = dL/dyᵀ · x.
 pub(crate) fn weight_grad(s: LinearShape, dy: &[f32], x: &[f32]) -> Result<Vec<f32>> {
-    let (dy, x) = (Matrix::rows(dy, s.outputs).t(), Matrix::rows(x, s.inputs));
-    product((s.outputs, s.inputs, s.rows), dy, x, None)
+    product(rows(dy, s.rows, s.outputs).t(), rows(x, s.rows, s.inputs), None)
 }
 
 /// dL/db: the sum of dL/dy over its rows.
@@ -90,7 +85,9 @@ pub(crate) fn bias_grad(s: LinearShape, dy: &[f32]) -> Vec<f32> {
         for rows in dy.chunks(SUM_ROWS * s.outputs) {
             db.fill(0.0);
             for row in rows.chunks_exact(s.outputs) {
-                axpy(db, 1.0, &row[block * BLOCK.1..][..totals.len()]);
+                for (db, value) in db.iter_mut().zip(&row[block * BLOCK.1..]) {
+                    *db += value;
+                }
             }
             for (total, part) in totals.iter_mut().zip(db.iter()) {
                 *total += f64::from(*part);

@@ -5,30 +5,35 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 /// The largest value of each window (the product of a row range and a column range) of each plane
-/// of `x`. A NaN counts as largest.
-pub(crate) fn max(width: usize, rows: &[Range<usize>], columns: &[Range<usize>], x: &[&[f32]]) -> Vec<f32> {
-    let outs = rows.len() * columns.len();
-    let mut y = vec![0.0; x.len() * outs];
-    y.par_chunks_mut(outs).zip(x).for_each(|(y, x)| {
-        each_maximum(width, rows, columns, x, |out, pixel| y[out] = x[pixel]);
+/// of `x`, of `size` (height, width). A NaN counts as largest.
+pub(crate) fn max(
+    size: (usize, usize),
+    rows: &[Range<usize>],
+    columns: &[Range<usize>],
+    x: &[f32],
+) -> Vec<f32> {
+    let (pixels, outs) = (size.0 * size.1, rows.len() * columns.len());
+    let mut y = vec![0.0; x.len() / pixels * outs];
+    y.par_chunks_mut(outs).zip(x.par_chunks(pixels)).for_each(|(y, x)| {
+        each_maximum(size.1, rows, columns, x, |out, pixel| y[out] = x[pixel]);
     });
     y
 }
 
 /// dL/dx from dL/dy: each output's gradient goes to the first largest value of its window.
 pub(crate) fn max_grad(
-    width: usize,
+    size: (usize, usize),
     rows: &[Range<usize>],
     columns: &[Range<usize>],
-    x: &[&[f32]],
+    x: &[f32],
     dy: &[f32],
 ) -> Vec<f32> {
-    let outs = rows.len() * columns.len();
-    let pixels = x.first().map_or(1, |plane| plane.len());
-    assert_eq!(dy.len(), x.len() * outs, "gradient length");
-    let mut dx = vec![0.0; x.len() * pixels];
-    dx.par_chunks_mut(pixels).zip(x).zip(dy.par_chunks(outs)).for_each(|((dx, x), dy)| {
-        each_maximum(width, rows, columns, x, |out, pixel| dx[pixel] += dy[out]);
+    let (pixels, outs) = (size.0 * size.1, rows.len() * columns.len());
+    assert_eq!(dy.len(), x.len() / pixels * outs, "gradient length");
+    let mut dx = vec![0.0; x.len()];
+    let planes = x.par_chunks(pixels).zip(dy.par_chunks(outs));
+    dx.par_chunks_mut(pixels).zip(planes).for_each(|(dx, (x, dy))| {
+        each_maximum(size.1, rows, columns, x, |out, pixel| dx[pixel] += dy[out]);
     });
     dx
 }

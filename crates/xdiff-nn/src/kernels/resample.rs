@@ -6,7 +6,8 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::buffer::{Output, Scratch};
-use super::vector::widest;
+use super::simd::{Kernel, Vector, dispatch};
+use super::sum::axpy;
 
 /// A sparse matrix: which inputs of an axis make up each output, with which weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,45 +76,43 @@ pub(crate) fn resample(planes: usize, rows: &Sparse, columns: &Sparse, x: &[f32]
                 out.copy_from_slice(unsafe { writer.slice(start - width, width) });
                 continue;
             }
-            mix_rows(rows.row(row), source, &mut mixed);
-            mix_columns(columns, &mixed, out);
+            dispatch(Row { rows: rows.row(row), columns, plane: source, mixed: &mut mixed, out });
         }
     });
     // SAFETY: the tasks cover all rows of all planes.
     Ok(unsafe { y.finish() })
 }
 
-widest! {
-    /// mixed = Σ weight · row.
-    fn mix_rows(taps: &[(usize, f32)], plane: &[f32], mixed: &mut [f32]) = mix_rows_body;
-}
-widest! {
-    /// out[j] = Σ weight · line[i].
-    fn mix_columns(columns: &Sparse, line: &[f32], out: &mut [f32]) = mix_columns_body;
+/// One output row: the mixture of input rows, then of its columns.
+struct Row<'a> {
+    rows: &'a [(usize, f32)],
+    columns: &'a Sparse,
+    plane: &'a [f32],
+    mixed: &'a mut [f32],
+    out: &'a mut [f32],
 }
 
-#[inline(always)]
-fn mix_rows_body(taps: &[(usize, f32)], plane: &[f32], mixed: &mut [f32]) {
-    let width = mixed.len();
-    let Some((&(first, weight), rest)) = taps.split_first() else {
-        mixed.fill(0.0);
-        return;
-    };
-    for (m, x) in mixed.iter_mut().zip(&plane[first * width..(first + 1) * width]) {
-        *m = weight * x;
-    }
-    for (row, weight) in rest {
-        for (m, x) in mixed.iter_mut().zip(&plane[row * width..(row + 1) * width]) {
-            *m += weight * x;
+impl Kernel for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let width = self.mixed.len();
+        let line = |row: usize| &self.plane[row * width..(row + 1) * width];
+        let line = match self.rows {
+            [(row, 1.0)] => line(*row),
+            rows => {
+                self.mixed.fill(0.0);
+                for (row, weight) in rows {
+                    axpy::<V>(self.mixed, *weight, line(*row));
+                }
+                self.mixed
+            }
+        };
+        for (bounds, y) in self.columns.starts.windows(2).zip(self.out) {
+            let taps = &self.columns.taps[bounds[0]..bounds[1]];
+            *y = taps.iter().map(|(i, weight)| weight * line[*i]).sum();
         }
-    }
-}
-
-#[inline(always)]
-fn mix_columns_body(columns: &Sparse, line: &[f32], out: &mut [f32]) {
-    for (bounds, y) in columns.starts.windows(2).zip(out) {
-        let taps = &columns.taps[bounds[0]..bounds[1]];
-        *y = taps.iter().map(|(i, weight)| weight * line[*i]).sum();
     }
 }
 

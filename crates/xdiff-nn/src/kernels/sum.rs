@@ -1,45 +1,39 @@
-//! Sums with one order, whatever the machine.
+//! Sums with one order.
 
-use super::vector::widest;
+use super::simd::{Kernel, Vector, dispatch, load_part, store_part};
 
-/// Lanes in which a long sum is kept.
-const LANES: usize = 16;
 /// Values that are summed in f32 before they are added to an f64 total.
 const BLOCK: usize = 4096;
 
 /// The sum of `x`: in lanes of f32 by blocks, the blocks in f64.
 pub(super) fn sum(x: &[f32]) -> f64 {
-    let mut total = 0.0;
-    for block in x.chunks(BLOCK) {
-        let mut part = 0.0;
-        block_sum(block, &mut part);
-        total += f64::from(part);
+    x.chunks(BLOCK).map(|block| f64::from(dispatch(Sum(block)))).sum()
+}
+
+struct Sum<'a>(&'a [f32]);
+
+impl Kernel for Sum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> f32 {
+        let mut chunks = self.0.chunks_exact(V::LANES);
+        let total = (&mut chunks).fold(V::splat(0.0), |sum, x| sum.add(V::load(x)));
+        total.add(load_part(chunks.remainder(), 0.0)).sum()
     }
-    total
 }
 
-widest! { fn block_sum(x: &[f32], out: &mut f32) = block_sum_body; }
-widest! {
-    /// y += a · x for slices of one length.
-    pub(super) fn axpy(y: &mut [f32], a: f32, x: &[f32]) = axpy_body;
-}
-
+/// y += a · x for slices of one length.
 #[inline(always)]
-fn block_sum_body(x: &[f32], out: &mut f32) {
-    let mut lanes = [0.0f32; LANES];
-    let mut chunks = x.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (l, v) in lanes.iter_mut().zip(chunk) {
-            *l += v;
-        }
+pub(super) fn axpy<V: Vector>(y: &mut [f32], a: f32, x: &[f32]) {
+    let factor = V::splat(a);
+    let (mut xs, mut ys) = (x.chunks_exact(V::LANES), y.chunks_exact_mut(V::LANES));
+    for (x, y) in (&mut xs).zip(&mut ys) {
+        V::load(x).fma(factor, V::load(y)).store(y);
     }
-    *out = lanes.iter().sum::<f32>() + chunks.remainder().iter().sum::<f32>();
-}
-
-#[inline(always)]
-fn axpy_body(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
+    let (x, y) = (xs.remainder(), ys.into_remainder());
+    if !x.is_empty() {
+        store_part(load_part::<V>(x, 0.0).fma(factor, load_part(y, 0.0)), y);
     }
 }
 

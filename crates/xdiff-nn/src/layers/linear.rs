@@ -1,12 +1,12 @@
 //! The linear layer.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
 use super::conv::count;
 use super::empty::empty;
 use crate::compute::use_kernel;
 use crate::kernels::linear::{self as kernel, LinearShape};
-use crate::kernels::values;
+use crate::kernels::slices::{Gradients, contiguous, tensor, with_slices};
 use crate::params::{Init, Params};
 use crate::{Error, Result};
 
@@ -141,19 +141,34 @@ fn plain(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
 struct LinearOp(LinearShape);
 
 impl LinearOp {
-    fn input_and_weight(
+    fn forward(&self, x: &[f32], w: &[f32], b: Option<&[f32]>) -> candle_core::Result<(CpuStorage, Shape)> {
+        let y = kernel::forward(self.0, x, w, b)?;
+        Ok((CpuStorage::F32(y), (self.0.rows, self.0.outputs).into()))
+    }
+
+    /// The gradients that the graph asks for.
+    fn backward(
         &self,
         x: &Tensor,
         w: &Tensor,
+        b: Option<&Tensor>,
         grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let dx = if x.track_op() { Some(grad.apply_op2_no_bwd(w, &InputGrad(self.0))?) } else { None };
-        let dw = if w.track_op() { Some(grad.apply_op2_no_bwd(x, &WeightGrad(self.0))?) } else { None };
-        Ok((dx, dw))
-    }
-
-    fn y_shape(&self) -> Shape {
-        (self.0.rows, self.0.outputs).into()
+    ) -> candle_core::Result<Gradients> {
+        let s = self.0;
+        let (mut dx, mut dw, mut db) = (None, None, None);
+        let grad = grad.contiguous()?;
+        if x.track_op() {
+            dx = Some(tensor(with_slices([&grad, w], |[g, w]| kernel::input_grad(s, g, w))?, x.shape())?);
+        }
+        if w.track_op() {
+            dw = Some(tensor(with_slices([&grad, x], |[g, x]| kernel::weight_grad(s, g, x))?, w.shape())?);
+        }
+        if let Some(b) = b
+            && b.track_op()
+        {
+            db = Some(tensor(with_slices([&grad], |[g]| Ok(kernel::bias_grad(s, g)))?, b.shape())?);
+        }
+        Ok((dx, dw, db))
     }
 }
 
@@ -169,8 +184,7 @@ impl CustomOp2 for LinearOp {
         w: &CpuStorage,
         w_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let y = kernel::forward(self.0, values(x, x_layout)?, values(w, w_layout)?, None)?;
-        Ok((CpuStorage::F32(y), self.y_shape()))
+        self.forward(contiguous(x, x_layout)?, contiguous(w, w_layout)?, None)
     }
 
     fn bwd(
@@ -180,7 +194,8 @@ impl CustomOp2 for LinearOp {
         _y: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        self.input_and_weight(x, w, &grad.contiguous()?)
+        let (dx, dw, _) = self.backward(x, w, None, grad)?;
+        Ok((dx, dw))
     }
 }
 
@@ -198,9 +213,8 @@ impl CustomOp3 for LinearOp {
         b: &CpuStorage,
         b_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let bias = values(b, b_layout)?;
-        let y = kernel::forward(self.0, values(x, x_layout)?, values(w, w_layout)?, Some(bias))?;
-        Ok((CpuStorage::F32(y), self.y_shape()))
+        let bias = contiguous(b, b_layout)?;
+        self.forward(contiguous(x, x_layout)?, contiguous(w, w_layout)?, Some(bias))
     }
 
     fn bwd(
@@ -210,61 +224,8 @@ impl CustomOp3 for LinearOp {
         b: &Tensor,
         _y: &Tensor,
         grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (dx, dw) = self.input_and_weight(x, w, &grad)?;
-        let db = if b.track_op() { Some(grad.apply_op1_no_bwd(&BiasGrad(self.0))?) } else { None };
-        Ok((dx, dw, db))
-    }
-}
-
-struct InputGrad(LinearShape);
-
-impl CustomOp2 for InputGrad {
-    fn name(&self) -> &'static str {
-        "linear input gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let dx = kernel::input_grad(self.0, values(grad, grad_layout)?, values(w, w_layout)?)?;
-        Ok((CpuStorage::F32(dx), (self.0.rows, self.0.inputs).into()))
-    }
-}
-
-struct WeightGrad(LinearShape);
-
-impl CustomOp2 for WeightGrad {
-    fn name(&self) -> &'static str {
-        "linear weight gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-        x: &CpuStorage,
-        x_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let dw = kernel::weight_grad(self.0, values(grad, grad_layout)?, values(x, x_layout)?)?;
-        Ok((CpuStorage::F32(dw), (self.0.outputs, self.0.inputs).into()))
-    }
-}
-
-struct BiasGrad(LinearShape);
-
-impl CustomOp1 for BiasGrad {
-    fn name(&self) -> &'static str {
-        "linear bias gradient"
-    }
-
-    fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(kernel::bias_grad(self.0, values(grad, layout)?)), self.0.outputs.into()))
+    ) -> candle_core::Result<Gradients> {
+        self.backward(x, w, Some(b), grad)
     }
 }
 
@@ -274,12 +235,12 @@ mod tests {
 
     use super::*;
     use crate::gradcheck::{Options, check};
-    use crate::layers::testing::{Agreement, randn};
+    use crate::layers::compare::{Case, compare, randn};
 
     #[test]
     fn the_kernel_agrees_with_plain_operations() {
-        let mut agreement = Agreement::default();
-        let cases: [(&[usize], usize); 9] = [
+        let mut cases = Vec::new();
+        let shapes: [(&[usize], usize); 9] = [
             (&[5], 3),
             (&[1, 7], 5),
             (&[3, 1], 1),
@@ -290,16 +251,21 @@ mod tests {
             (&[3, 300], 600),
             (&[600, 5], 2),
         ];
-        for (dims, outputs) in cases {
+        for (dims, outputs) in shapes {
             let inputs = dims[dims.len() - 1];
             let (x, w, b) = (randn(1, dims), randn(2, &[outputs, inputs]), randn(3, &[outputs]));
             let name = format!("{dims:?} to {outputs}");
-            agreement.case(&name, &[x.clone(), w.clone(), b], |t| linear(&t[0], &t[1], Some(&t[2])));
-            agreement.case(&format!("{name}, no bias"), &[x, w], |t| linear(&t[0], &t[1], None));
+            cases.push(Case::new(name.clone(), vec![x.clone(), w.clone(), b], move |t| {
+                linear(&t[0], &t[1], Some(&t[2]))
+            }));
+            cases
+                .push(Case::new(format!("{name}, no bias"), vec![x, w], move |t| linear(&t[0], &t[1], None)));
         }
         let (x, w) = (randn(1, &[6, 4, 5]), randn(2, &[4, 3]));
-        agreement.case("strided", &[x, w], |t| linear(&t[0].transpose(1, 2)?, &t[1].t()?, None));
-        agreement.finish(1e-5);
+        cases.push(Case::new("strided", vec![x, w], move |t| {
+            linear(&t[0].transpose(1, 2)?, &t[1].t()?, None)
+        }));
+        compare(&cases, 1e-5);
     }
 
     #[test]

@@ -19,8 +19,6 @@ mod linear;
 mod pool;
 mod resample;
 mod softmax;
-#[cfg(test)]
-mod testing;
 mod upsample;
 
 pub use activation::Activation;

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::conv::count;
 use super::empty::empty;
 use super::resample::{AxisMap, collect, image, resample};
 use crate::compute::use_kernel;
-use crate::kernels::{pool as kernel, values};
+use crate::kernels::pool as kernel;
+use crate::kernels::slices::{contiguous, tensor, with_slices};
 use crate::{Error, Result};
 
 /// The windows of a pooling operation. Pairs are (vertical, horizontal).
@@ -258,12 +259,6 @@ fn plain_maximum(x: &Tensor, rows: &[Range<usize>], columns: &[Range<usize>]) ->
     Ok(taps.gather(&keys.argmax_keepdim(2)?, 2)?.reshape(&dims)?)
 }
 
-/// Pixels of each plane of a contiguous image.
-fn planes<'a>(x: &'a [f32], layout: &Layout) -> candle_core::Result<(Vec<&'a [f32]>, usize)> {
-    let (_, _, h, w) = layout.shape().dims4()?;
-    Ok((x.chunks_exact(h * w).collect(), w))
-}
-
 struct MaxPool {
     rows: Vec<Range<usize>>,
     columns: Vec<Range<usize>>,
@@ -275,39 +270,16 @@ impl CustomOp1 for MaxPool {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (b, c, _, _) = layout.shape().dims4()?;
-        let (planes, width) = planes(values(x, layout)?, layout)?;
-        let y = kernel::max(width, &self.rows, &self.columns, &planes);
+        let (b, c, h, w) = layout.shape().dims4()?;
+        let y = kernel::max((h, w), &self.rows, &self.columns, contiguous(x, layout)?);
         Ok((CpuStorage::F32(y), (b, c, self.rows.len(), self.columns.len()).into()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let back = MaxPoolGrad { rows: self.rows.clone(), columns: self.columns.clone() };
-        Ok(Some(x.apply_op2_no_bwd(&grad.contiguous()?, &back)?))
-    }
-}
-
-struct MaxPoolGrad {
-    rows: Vec<Range<usize>>,
-    columns: Vec<Range<usize>>,
-}
-
-impl CustomOp2 for MaxPoolGrad {
-    fn name(&self) -> &'static str {
-        "max pooling gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (planes, width) = planes(values(x, x_layout)?, x_layout)?;
-        let dy = values(grad, grad_layout)?;
-        let dx = kernel::max_grad(width, &self.rows, &self.columns, &planes, dy);
-        Ok((CpuStorage::F32(dx), x_layout.shape().clone()))
+        let (_, _, h, w) = x.dims4()?;
+        let dx =
+            with_slices([x, grad], |[x, dy]| Ok(kernel::max_grad((h, w), &self.rows, &self.columns, x, dy)))?;
+        Ok(Some(tensor(dx, x.shape())?))
     }
 }
 
@@ -318,7 +290,7 @@ mod tests {
     use super::*;
     use crate::compute::{Path, with_path};
     use crate::gradcheck::{Options, check};
-    use crate::layers::testing::{Agreement, randn};
+    use crate::layers::compare::{Case, compare, randn};
 
     fn pools() -> Vec<Pool2d> {
         let mut pools = Vec::new();
@@ -343,27 +315,39 @@ mod tests {
 
     #[test]
     fn the_kernels_agree_with_plain_operations() {
-        let mut agreement = Agreement::default();
+        let mut cases = Vec::new();
         for (h, w) in SIZES {
             for batch in [0, 1, 2] {
                 let x = [randn(1, &[batch, 3, h, w])];
                 for pool in pools() {
                     let name = format!("{batch}x{h}x{w} {pool:?}");
-                    agreement.case(&format!("max {name}"), &x, |t| max_pool2d(&t[0], &pool));
-                    agreement.case(&format!("avg {name}"), &x, |t| avg_pool2d(&t[0], &pool));
+                    cases.push(Case::new(format!("max {name}"), x.to_vec(), move |t| {
+                        max_pool2d(&t[0], &pool)
+                    }));
+                    cases.push(Case::new(format!("avg {name}"), x.to_vec(), move |t| {
+                        avg_pool2d(&t[0], &pool)
+                    }));
                 }
                 for size in [(1, 1), (2, 3), (7, 7), (4, 1)] {
                     let name = format!("{batch}x{h}x{w} to {size:?}");
-                    agreement.case(&format!("max {name}"), &x, |t| adaptive_max_pool2d(&t[0], size));
-                    agreement.case(&format!("avg {name}"), &x, |t| adaptive_avg_pool2d(&t[0], size));
+                    cases.push(Case::new(format!("max {name}"), x.to_vec(), move |t| {
+                        adaptive_max_pool2d(&t[0], size)
+                    }));
+                    cases.push(Case::new(format!("avg {name}"), x.to_vec(), move |t| {
+                        adaptive_avg_pool2d(&t[0], size)
+                    }));
                 }
             }
         }
         let x = [randn(1, &[5, 7, 3, 2])];
         let pool = Pool2d::new(3, 2);
-        agreement.case("max strided", &x, |t| max_pool2d(&t[0].permute((3, 2, 0, 1))?, &pool));
-        agreement.case("avg strided", &x, |t| avg_pool2d(&t[0].permute((3, 2, 0, 1))?, &pool));
-        agreement.finish(1e-5);
+        cases.push(Case::new("max strided", x.to_vec(), move |t| {
+            max_pool2d(&t[0].permute((3, 2, 0, 1))?, &pool)
+        }));
+        cases.push(Case::new("avg strided", x.to_vec(), move |t| {
+            avg_pool2d(&t[0].permute((3, 2, 0, 1))?, &pool)
+        }));
+        compare(&cases, 1e-5);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::conv::count;
 use super::empty::empty;
 use crate::compute::use_kernel;
 use crate::kernels::resample::{Sparse, resample as kernel};
-use crate::kernels::values;
+use crate::kernels::slices::contiguous;
 use crate::{Error, Result};
 
 /// How each output of an axis is made up of the axis' inputs: (input, weight) pairs.
@@ -130,7 +130,7 @@ impl CustomOp1 for Resample {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let (b, c, _, _) = layout.shape().dims4()?;
-        let y = kernel(b * c, &self.rows, &self.columns, values(x, layout)?)?;
+        let y = kernel(b * c, &self.rows, &self.columns, contiguous(x, layout)?)?;
         Ok((CpuStorage::F32(y), (b, c, self.rows.outputs(), self.columns.outputs()).into()))
     }
 

@@ -129,7 +129,7 @@ fn source(inputs: usize, outputs: usize, i: usize, align_corners: bool, round: f
 mod tests {
     use super::*;
     use crate::gradcheck::{Options, check};
-    use crate::layers::testing::{Agreement, randn};
+    use crate::layers::compare::{Case, compare, randn};
 
     type Op = fn(&Tensor, (usize, usize)) -> Result<Tensor>;
 
@@ -155,19 +155,19 @@ mod tests {
 
     #[test]
     fn the_kernel_agrees_with_plain_operations() {
-        let mut agreement = Agreement::default();
+        let mut cases = Vec::new();
         for (name, op) in OPS {
             for (from, to) in SIZES {
                 for batch in [0, 1, 2] {
                     let x = randn(1, &[batch, 3, from.0, from.1]);
                     let name = format!("{name} {batch}x{from:?} to {to:?}");
-                    agreement.case(&name, &[x], |t| op(&t[0], to));
+                    cases.push(Case::new(name.clone(), vec![x], move |t| op(&t[0], to)));
                 }
             }
             let x = randn(1, &[5, 2, 4, 3]);
-            agreement.case(name, &[x], |t| op(&t[0].transpose(0, 2)?, (7, 9)));
+            cases.push(Case::new(name, vec![x], move |t| op(&t[0].transpose(0, 2)?, (7, 9))));
         }
-        agreement.finish(1e-5);
+        compare(&cases, 1e-5);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The CPU kernels as a differentiable candle operation.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::ConvShape;
-use crate::kernels::{conv as kernel, values};
+use crate::kernels::conv as kernel;
+use crate::kernels::slices::{Gradients, contiguous, tensor, with_slices};
 
 pub(super) fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, shape: ConvShape) -> crate::Result<Tensor> {
     let (x, w) = (x.contiguous()?, w.contiguous()?);
@@ -16,15 +17,27 @@ pub(super) fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, shape: ConvShap
 struct Conv2dOp(ConvShape);
 
 impl Conv2dOp {
-    fn input_and_weight(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let dx = if x.track_op() { Some(grad.apply_op2_no_bwd(w, &InputGrad(self.0))?) } else { None };
-        let dw = if w.track_op() { Some(grad.apply_op2_no_bwd(x, &WeightGrad(self.0))?) } else { None };
-        Ok((dx, dw))
+    fn forward(&self, x: &[f32], w: &[f32], b: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(kernel::forward(&self.0, x, w, b)?), (&self.0.out_dims()).into()))
+    }
+
+    /// The gradients that the graph asks for.
+    fn backward(&self, x: &Tensor, w: &Tensor, b: Option<&Tensor>, grad: &Tensor) -> Result<Gradients> {
+        let s = &self.0;
+        let (mut dx, mut dw, mut db) = (None, None, None);
+        let grad = grad.contiguous()?;
+        if x.track_op() {
+            dx = Some(tensor(with_slices([&grad, w], |[g, w]| kernel::input_grad(s, g, w))?, x.shape())?);
+        }
+        if w.track_op() {
+            dw = Some(tensor(with_slices([&grad, x], |[g, x]| kernel::weight_grad(s, g, x))?, w.shape())?);
+        }
+        if let Some(b) = b
+            && b.track_op()
+        {
+            db = Some(tensor(with_slices([&grad], |[g]| Ok(kernel::bias_grad(s, g)))?, b.shape())?);
+        }
+        Ok((dx, dw, db))
     }
 }
 
@@ -40,8 +53,7 @@ impl CustomOp2 for Conv2dOp {
         w: &CpuStorage,
         w_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let y = kernel::forward(&self.0, values(x, x_layout)?, values(w, w_layout)?, None)?;
-        Ok((CpuStorage::F32(y), (&self.0.out_dims()).into()))
+        self.forward(contiguous(x, x_layout)?, contiguous(w, w_layout)?, None)
     }
 
     fn bwd(
@@ -51,7 +63,8 @@ impl CustomOp2 for Conv2dOp {
         _y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.input_and_weight(x, w, &grad.contiguous()?)
+        let (dx, dw, _) = self.backward(x, w, None, grad)?;
+        Ok((dx, dw))
     }
 }
 
@@ -69,75 +82,11 @@ impl CustomOp3 for Conv2dOp {
         b: &CpuStorage,
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let bias = values(b, b_layout)?;
-        let y = kernel::forward(&self.0, values(x, x_layout)?, values(w, w_layout)?, Some(bias))?;
-        Ok((CpuStorage::F32(y), (&self.0.out_dims()).into()))
+        let bias = contiguous(b, b_layout)?;
+        self.forward(contiguous(x, x_layout)?, contiguous(w, w_layout)?, Some(bias))
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        b: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (dx, dw) = self.input_and_weight(x, w, &grad)?;
-        let db = if b.track_op() { Some(grad.apply_op1_no_bwd(&BiasGrad(self.0))?) } else { None };
-        Ok((dx, dw, db))
-    }
-}
-
-struct InputGrad(ConvShape);
-
-impl CustomOp2 for InputGrad {
-    fn name(&self) -> &'static str {
-        "conv2d input gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let s = &self.0;
-        let dx = kernel::input_grad(s, values(grad, grad_layout)?, values(w, w_layout)?)?;
-        Ok((CpuStorage::F32(dx), (s.batch, s.in_channels, s.height, s.width).into()))
-    }
-}
-
-struct WeightGrad(ConvShape);
-
-impl CustomOp2 for WeightGrad {
-    fn name(&self) -> &'static str {
-        "conv2d weight gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-        x: &CpuStorage,
-        x_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let s = &self.0;
-        let dw = kernel::weight_grad(s, values(grad, grad_layout)?, values(x, x_layout)?)?;
-        Ok((CpuStorage::F32(dw), (s.out_channels, s.group_channels().0, s.kernel.0, s.kernel.1).into()))
-    }
-}
-
-struct BiasGrad(ConvShape);
-
-impl CustomOp1 for BiasGrad {
-    fn name(&self) -> &'static str {
-        "conv2d bias gradient"
-    }
-
-    fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let db = kernel::bias_grad(&self.0, values(grad, layout)?);
-        Ok((CpuStorage::F32(db), self.0.out_channels.into()))
+    fn bwd(&self, x: &Tensor, w: &Tensor, b: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Gradients> {
+        self.backward(x, w, Some(b), grad)
     }
 }

@@ -3,17 +3,17 @@ use candle_core::{DType, Device};
 use super::*;
 use crate::compute::{Path, with_path};
 use crate::gradcheck::{Options, check};
-use crate::layers::testing::{Agreement, randn};
+use crate::layers::compare::{Case, compare, randn};
 
 fn pad4(top: usize, bottom: usize, left: usize, right: usize) -> Padding {
     Padding { top, bottom, left, right }
 }
 
 /// Image size, window size, and how it moves.
-type Case = ((usize, usize), (usize, usize), ConvGeometry);
+type Setting = ((usize, usize), (usize, usize), ConvGeometry);
 
 /// Odd sizes, every kind of padding, stride and dilation.
-fn geometries() -> Vec<Case> {
+fn geometries() -> Vec<Setting> {
     let g = ConvGeometry::default();
     let same = Padding::symmetric(1, 1);
     vec![
@@ -42,7 +42,7 @@ fn geometries() -> Vec<Case> {
 
 #[test]
 fn the_kernels_agree_with_plain_operations() {
-    let mut agreement = Agreement::default();
+    let mut cases = Vec::new();
     for (size, kernel, geometry) in geometries() {
         for (inputs, outputs, groups) in [(1, 1, 1), (3, 5, 1), (4, 6, 2), (4, 4, 4), (2, 6, 2)] {
             let geometry = ConvGeometry { groups, ..geometry };
@@ -51,20 +51,21 @@ fn the_kernels_agree_with_plain_operations() {
                 let w = randn(2, &[outputs, inputs / groups, kernel.0, kernel.1]);
                 let b = randn(3, &[outputs]);
                 let name = format!("{batch}x{inputs}x{size:?} to {outputs}, {kernel:?}, {geometry:?}");
-                agreement.case(&name, &[x.clone(), w.clone(), b], |t| {
+                cases.push(Case::new(name.clone(), vec![x.clone(), w.clone(), b], move |t| {
                     conv2d(&t[0], &t[1], Some(&t[2]), &geometry)
-                });
-                agreement
-                    .case(&format!("{name}, no bias"), &[x, w], |t| conv2d(&t[0], &t[1], None, &geometry));
+                }));
+                cases.push(Case::new(format!("{name}, no bias"), vec![x, w], move |t| {
+                    conv2d(&t[0], &t[1], None, &geometry)
+                }));
             }
         }
     }
-    agreement.finish(2e-5);
+    compare(&cases, 2e-5);
 }
 
 #[test]
 fn many_channels_and_tiles_agree() {
-    let mut agreement = Agreement::default();
+    let mut cases = Vec::new();
     let same = ConvGeometry { padding: Padding::symmetric(1, 1), ..Default::default() };
     for (inputs, outputs, size, kernel, geometry) in [
         (20, 70, (9, 11), 3, same),
@@ -78,27 +79,28 @@ fn many_channels_and_tiles_agree() {
         let x = randn(1, &[2, inputs, size.0, size.1]);
         let w = randn(2, &[outputs, inputs / geometry.groups, kernel, kernel]);
         let name = format!("{inputs}x{size:?} to {outputs}, {kernel}, {geometry:?}");
-        agreement
-            .case(&name, &[x, w, randn(3, &[outputs])], |t| conv2d(&t[0], &t[1], Some(&t[2]), &geometry));
+        cases.push(Case::new(name.clone(), vec![x, w, randn(3, &[outputs])], move |t| {
+            conv2d(&t[0], &t[1], Some(&t[2]), &geometry)
+        }));
     }
-    agreement.finish(5e-5);
+    compare(&cases, 5e-5);
 }
 
 #[test]
 fn strided_arguments_agree() {
-    let mut agreement = Agreement::default();
+    let mut cases = Vec::new();
     let geometry = ConvGeometry { padding: Padding::symmetric(1, 1), ..Default::default() };
     let inputs = [randn(1, &[7, 3, 2, 6]), randn(2, &[3, 3, 3, 5]), randn(3, &[10])];
-    agreement.case("permuted", &inputs, |t| {
+    cases.push(Case::new("permuted", inputs.to_vec(), move |t| {
         let x = t[0].permute((2, 1, 0, 3))?;
         let w = t[1].permute((3, 0, 1, 2))?;
         conv2d(&x, &w, Some(&t[2].narrow(0, 3, 5)?), &geometry)
-    });
-    agreement.case("narrowed", &inputs[..2], |t| {
+    }));
+    cases.push(Case::new("narrowed", inputs[..2].to_vec(), move |t| {
         let x = t[0].narrow(0, 2, 3)?;
         conv2d(&x.transpose(2, 3)?, &t[1].narrow(3, 1, 3)?, None, &geometry)
-    });
-    agreement.finish(2e-5);
+    }));
+    compare(&cases, 2e-5);
 }
 
 #[test]
