@@ -5,9 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use xdiff::core::guidance::Guidance;
 use xdiff::core::schedule::{NoiseSchedule, ScheduleConfig};
-use xdiff::core::scheduler::{
-    AnyScheduler, GivenNoise, NoiseSource, Scheduler, SchedulerKind, State, StepInput,
-};
+use xdiff::core::scheduler::{AnyScheduler, GivenNoise, NoiseSource, SchedulerKind, State, StepInput};
 use xdiff::core::spacing::ExponentialSpacing;
 
 use super::{Case, Outputs};
