@@ -23,7 +23,8 @@ fn sum(t: &Tensor) -> f64 {
 /// Cases of a folder's content and the value of the tensor `w` that is read, or a part of the error.
 #[test]
 fn a_folder_is_searched_for_its_weights() {
-    let cases: [(&[(&str, f32)], Result<f64, &str>); 6] = [
+    type Case<'a> = (&'a [(&'a str, f32)], Result<f64, &'a str>);
+    let cases: [Case; 6] = [
         (&[("model.safetensors", 1.0), ("other.safetensors", 2.0)], Ok(1.0)),
         (&[("diffusion_pytorch_model.safetensors", 1.0), ("model.safetensors", 2.0)], Ok(1.0)),
         (&[("diffusion_pytorch_model.fp16.safetensors", 1.0), ("pytorch_model.bin", 2.0)], Ok(1.0)),

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use super::value::{Global, Id, Pickle, Rebuild, StorageRef, TensorRef, Value};
+use super::value::{Global, Id, Pickle, StorageRef, TensorRef, Value};
 use crate::weights::elements::Element;
 use crate::weights::malformed::{Malformed, Parse, REFUSED, shown};
 
@@ -37,19 +37,21 @@ pub(super) fn run(input: &[u8]) -> Parse<Pickle> {
     Ok(Pickle { values, storages, tensors, root, length: at })
 }
 
-struct Machine<'a> {
+/// The state of a run. What calls mean is in the module of objects.
+pub(super) struct Machine<'a> {
     input: &'a [u8],
     at: usize,
     values: Vec<Value>,
-    stack: Vec<Id>,
+    pub(super) stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
-    storages: Vec<StorageRef>,
-    tensors: Vec<TensorRef>,
-    allowance: usize,
+    pub(super) storages: Vec<StorageRef>,
+    pub(super) tensors: Vec<TensorRef>,
+    pub(super) allowance: usize,
 }
 
-fn bad<T>(reason: impl Into<String>) -> Parse<T> {
+/// The fault of a pickle that is cut off or changed.
+pub(super) fn bad<T>(reason: impl Into<String>) -> Parse<T> {
     Err(Malformed::damaged(reason))
 }
 
@@ -139,7 +141,7 @@ impl<'a> Machine<'a> {
                         return bad("a name is not a string");
                     };
                     let global = Global::named(module, name);
-                    self.spend(module_cost(&global))?;
+                    self.spend(name_cost(&global))?;
                     self.push(Value::Global(global))?;
                 }
                 b'R' | 0x81 => {
@@ -320,7 +322,7 @@ impl<'a> Machine<'a> {
 
     // Stack, memo and arena.
 
-    fn value(&self, id: Id) -> &Value {
+    pub(super) fn value(&self, id: Id) -> &Value {
         &self.values[id as usize]
     }
 
@@ -332,7 +334,7 @@ impl<'a> Machine<'a> {
         Ok(self.values.len() as Id - 1)
     }
 
-    fn push(&mut self, value: Value) -> Parse<()> {
+    pub(super) fn push(&mut self, value: Value) -> Parse<()> {
         let id = self.add(value)?;
         self.stack.push(id);
         Ok(())
@@ -373,7 +375,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn spend(&mut self, work: usize) -> Parse<()> {
+    /// Pays for work that the same few bytes of input could ask for again and again.
+    pub(super) fn spend(&mut self, work: usize) -> Parse<()> {
         match self.allowance.checked_sub(work) {
             Some(left) => {
                 self.allowance = left;
@@ -405,155 +408,10 @@ impl<'a> Machine<'a> {
         }
         Ok(())
     }
-
-    // Objects.
-
-    fn sequence(&self, id: Id) -> Parse<&[Id]> {
-        match self.value(id) {
-            Value::Seq(items) => Ok(items),
-            _ => bad("arguments are not a tuple"),
-        }
-    }
-
-    fn call(&mut self, function: Id, arguments: Id) -> Parse<()> {
-        let (function, arguments) = match self.value(function) {
-            Value::Global(Global::FromType) => match *self.sequence(arguments)? {
-                [inner, _, inner_arguments, ..]
-                    if !matches!(self.value(inner), Value::Global(Global::FromType)) =>
-                {
-                    (inner, inner_arguments)
-                }
-                _ => return bad("_rebuild_from_type_v2 has wrong arguments"),
-            },
-            _ => (function, arguments),
-        };
-        match self.value(function) {
-            Value::Global(Global::Rebuild(how)) => self.rebuild(*how, arguments),
-            Value::Global(Global::First) => match self.sequence(arguments)?.first() {
-                Some(first) => {
-                    self.stack.push(*first);
-                    Ok(())
-                }
-                None => bad("a parameter has no tensor"),
-            },
-            Value::Global(Global::Dict) => self.dict(arguments),
-            Value::Opaque(source) => self.push(Value::Opaque(*source)),
-            _ => self.push(Value::Opaque(function)),
-        }
-    }
-
-    /// `OrderedDict()`, `OrderedDict([[key, value], …])` and their like.
-    fn dict(&mut self, arguments: Id) -> Parse<()> {
-        let content = self.sequence(arguments)?.first().copied();
-        let mut entries = Vec::new();
-        match content.map(|c| self.value(c)) {
-            Some(Value::Seq(pairs)) => {
-                for pair in pairs {
-                    match *self.sequence(*pair)? {
-                        [key, value] => entries.push((key, value)),
-                        _ => return bad("an entry of a dict is not a pair"),
-                    }
-                    if entries.len() > self.allowance {
-                        break;
-                    }
-                }
-            }
-            Some(Value::Dict(_)) => {
-                self.stack.extend(content);
-                return Ok(());
-            }
-            _ => {}
-        }
-        self.spend(entries.len())?;
-        self.push(Value::Dict(entries))
-    }
-
-    fn persistent(&mut self, id: Id) -> Parse<()> {
-        let Value::Seq(parts) = self.value(id) else {
-            return bad("a persistent id is not a tuple");
-        };
-        let is_storage = |first: Id| matches!(self.value(first), Value::Str(s) if **s == *"storage");
-        let (class, key, count, view) = match *parts.as_slice() {
-            [first, class, key, _location, count] if is_storage(first) => (class, key, count, None),
-            [first, class, key, _location, count, view] if is_storage(first) => {
-                (class, key, count, Some(view))
-            }
-            [first, ..] if !is_storage(first) => return self.push(Value::Opaque(id)),
-            _ => return bad("a storage has the wrong number of parts"),
-        };
-        let element = match self.value(class) {
-            Value::Global(Global::StorageClass(element)) => *element,
-            Value::Global(Global::Other(name)) => {
-                return Err(super::super::elements::unsupported(&shown(name)));
-            }
-            _ => return bad("a storage has no type"),
-        };
-        if !matches!(self.value(key), Value::Str(_)) {
-            return bad("the key of a storage is not a string");
-        }
-        let view = match view.map(|v| self.value(v)) {
-            None | Some(Value::None) => None,
-            Some(Value::Seq(parts)) => match *parts.as_slice() {
-                [_key, offset, length] => Some((self.size(offset)?, self.size(length)?)),
-                _ => return bad("a view of a storage has the wrong number of parts"),
-            },
-            Some(_) => return bad("a view of a storage is not a tuple"),
-        };
-        let storage = StorageRef { key, element, count: self.size(count)?, view };
-        self.storages.push(storage);
-        self.push(Value::Storage(self.storages.len() as u32 - 1))
-    }
-
-    fn rebuild(&mut self, how: Rebuild, arguments: Id) -> Parse<()> {
-        let [storage, offset, shape, strides, ref rest @ ..] = *self.sequence(arguments)? else {
-            return bad("a tensor has too few parts");
-        };
-        let Value::Storage(storage) = *self.value(storage) else {
-            return bad("a tensor has no storage");
-        };
-        let dtype = match how {
-            Rebuild::OfStorage => self.storages[storage as usize].element,
-            Rebuild::WithDtype => match rest.get(2).map(|id| self.value(*id)) {
-                Some(Value::Global(Global::Dtype(element))) => Some(*element),
-                Some(Value::Global(Global::Other(name))) => {
-                    return Err(super::super::elements::unsupported(&shown(name)));
-                }
-                _ => None,
-            },
-        };
-        let Some(element) = dtype else {
-            return bad("a tensor has no element type");
-        };
-        let offset = self.size(offset)?;
-        let (shape, strides) = (self.sizes(shape)?, self.sizes(strides)?);
-        if shape.len() != strides.len() {
-            return bad(format!("a tensor has {} dimensions and {} strides", shape.len(), strides.len()));
-        }
-        self.spend(2 * shape.len())?;
-        self.tensors.push(TensorRef { storage, element, offset, shape, strides });
-        self.push(Value::Tensor(self.tensors.len() as u32 - 1))
-    }
-
-    fn size(&self, id: Id) -> Parse<usize> {
-        match self.value(id) {
-            Value::Int(n) => usize::try_from(*n).or_else(|_| bad(format!("{n} is not a size"))),
-            Value::Long(_) => bad("a size has more than 64 bits"),
-            _ => bad("a size is not an integer"),
-        }
-    }
-
-    fn sizes(&self, id: Id) -> Parse<Box<[usize]>> {
-        const MOST: usize = 64;
-        let items = self.sequence(id)?;
-        if items.len() > MOST {
-            return bad(format!("a tensor has {} dimensions", items.len()));
-        }
-        items.iter().map(|i| self.size(*i)).collect()
-    }
 }
 
-/// The bytes that a name takes which is not in the input at this place.
-fn module_cost(global: &Global) -> usize {
+/// What keeping this name costs: its strings may be used many times by two bytes each.
+fn name_cost(global: &Global) -> usize {
     match global {
         Global::Other(name) => name.len(),
         _ => 0,

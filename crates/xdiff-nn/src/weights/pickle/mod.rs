@@ -4,6 +4,7 @@ mod archive;
 mod legacy;
 mod load;
 mod machine;
+mod objects;
 mod select;
 mod value;
 
