@@ -4,6 +4,7 @@
 mod cond;
 pub mod error;
 pub mod guidance;
+mod lenient;
 pub mod sample;
 pub mod schedule;
 pub mod scheduler;
