@@ -315,6 +315,7 @@ fn options_that_cannot_be_used_are_named() {
         (SampleOptions { samples: 0, ..good() }, "samples"),
         (SampleOptions { batch_size: 0, ..good() }, "batch_size"),
         (SampleOptions { steps: 0, ..good() }, "steps"),
+        (SampleOptions { first_index: u64::MAX, ..good() }, "first_index"),
         (SampleOptions { steps: 1001, ..good() }, "num_inference_steps"),
         (SampleOptions { shape: (1, 0, 16), ..good() }, "shape"),
         (SampleOptions { start: image((1, 1, 16, 16), 0.), ..good() }, "strength"),

@@ -107,6 +107,9 @@ impl Dpmpp2mConfig {
 /// x' = (σ'/σ)·x − α'(e^{−h} − 1)·D0, which is DDIM. The second order adds
 /// −½α'(e^{−h} − 1)·D1 (midpoint) with D1 = (x0 − x0_before)·h/h_before; the third order adds a
 /// term of the second difference too. A step to σ' = 0 gives x0 itself.
+///
+/// Noise is added at the time step that is asked for. (diffusers 0.42 reads its table from the wrong
+/// end as long as no number of steps has been set: its t = 0 is then pure noise.)
 #[derive(Clone, Debug)]
 pub struct Dpmpp2m {
     config: Dpmpp2mConfig,

@@ -104,6 +104,9 @@ impl UniPcConfig {
 /// first order a combination Σρ_k·(m_k − m_0)/r_k of earlier predictions m_k, where r_k is their
 /// distance in λ over h and ρ solves R·ρ = b with R_{nk} = r_k^{n−1}. A step to σ' = 0 gives the
 /// predicted x0 itself.
+///
+/// Noise is added at the time step that is asked for. (diffusers 0.42 reads its table from the wrong
+/// end as long as no number of steps has been set: its t = 0 is then pure noise.)
 #[derive(Clone, Debug)]
 pub struct UniPc {
     config: UniPcConfig,
