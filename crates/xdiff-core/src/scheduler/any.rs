@@ -148,9 +148,11 @@ impl Deref for AnyScheduler {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{DType, Device, Tensor};
     use serde_json::json;
 
     use super::*;
+    use crate::scheduler::{State, StepInput};
 
     #[test]
     fn names_are_those_of_the_case_format() {
@@ -169,6 +171,49 @@ mod tests {
             assert!(scheduler.plan(10).unwrap().len() >= 10, "{class}");
             assert!(scheduler.plan(0).is_err(), "{class}");
             assert!(scheduler.plan(1001).is_err(), "{class}");
+        }
+    }
+
+    #[test]
+    fn one_class_reads_the_file_of_another() {
+        let unipc = json!({"solver_type": "bh2", "thresholding": false, "disable_corrector": [0]});
+        assert!(AnyScheduler::from_config(SchedulerKind::Dpmpp2m, &unipc).is_ok());
+        let dpm = json!({"solver_type": "midpoint", "algorithm_type": "dpmsolver++", "sigma_min": null});
+        assert!(AnyScheduler::from_config(SchedulerKind::UniPc, &dpm).is_ok());
+        let ddpm = json!({"variance_type": "fixed_small", "clip_sample": true});
+        assert!(AnyScheduler::from_config(SchedulerKind::Dpmpp2m, &ddpm).is_ok());
+        let learned = json!({"variance_type": "learned_range"});
+        assert!(AnyScheduler::from_config(SchedulerKind::Dpmpp2m, &learned).is_err());
+    }
+
+    #[test]
+    fn a_state_of_another_run_is_an_error() {
+        let x = Tensor::zeros((1, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();
+        for kind in [SchedulerKind::Heun, SchedulerKind::Dpmpp2m, SchedulerKind::UniPc] {
+            let scheduler = AnyScheduler::from_config(kind, &json!({})).unwrap();
+            let plan = scheduler.plan(5).unwrap();
+            let at = StepInput { plan: &plan, index: 0, prediction: &x, sample: &x };
+            let mut state = State::default();
+            assert!(scheduler.step(&at, &mut (), &mut state).is_ok(), "{kind:?}");
+            let again = scheduler.step(&at, &mut (), &mut state);
+            assert!(matches!(again, Err(Error::Input { what: "state", .. })), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_plan_of_another_family_is_an_error() {
+        let x = Tensor::zeros((1, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();
+        let build = |kind| AnyScheduler::from_config(kind, &json!({"skip_prk_steps": true})).unwrap();
+        for (kind, class) in SchedulerKind::ALL {
+            let of_levels = matches!(class, c if c.contains("Discrete") || c.contains("Multistep"));
+            let other = if of_levels { SchedulerKind::Ddim } else { SchedulerKind::Euler };
+            let plan = build(other).plan(5).unwrap();
+            let at = StepInput { plan: &plan, index: 0, prediction: &x, sample: &x };
+            let result = build(kind).step(&at, &mut (), &mut State::default());
+            assert!(
+                matches!(result, Err(Error::Input { what: "plan" | "index", .. })),
+                "{class}: {result:?}"
+            );
         }
     }
 

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    ClipConfig, FinalSigma, NoiseSource, Plan, Scheduler, SigmaSpacing, State, Step, StepInput,
-    config::{only, overlay},
+    ClipConfig, FinalSigma, NoiseSource, Plan, Scheduler, SigmaSpacing, State, Step, StepInput, no_history,
     sigmas::{self, Layout, Level, Whole},
 };
 use crate::{
     Error, Prediction, Result,
+    lenient::{only, overlay},
     schedule::{BetaSchedule, NoiseSchedule, ScheduleConfig, convert, weighted_sum},
     spacing::{Grid, TimestepSpacing},
 };
@@ -22,8 +22,9 @@ const SHORT_RUN: usize = 15;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DpmSolverType {
-    /// The midpoint rule.
+    /// The midpoint rule. The rules of UniPC are read as this, as diffusers does.
     #[default]
+    #[serde(alias = "logrho", alias = "bh1", alias = "bh2")]
     Midpoint,
     /// Heun's rule.
     Heun,
@@ -87,6 +88,8 @@ impl Dpmpp2mConfig {
     /// [`Error::Config`] that names a key whose value does not fit or asks for what is not built.
     pub fn from_diffusers(json: &Value) -> Result<Self> {
         only(json, "algorithm_type", &[json!("dpmsolver++")])?;
+        let fixed = ["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"];
+        only(json, "variance_type", &fixed.map(Value::from))?;
         let base = Self::default();
         let clip = overlay(&base.clip, json)?;
         Ok(Self {
@@ -104,6 +107,9 @@ impl Dpmpp2mConfig {
 /// x' = (σ'/σ)·x − α'(e^{−h} − 1)·D0, which is DDIM. The second order adds
 /// −½α'(e^{−h} − 1)·D1 (midpoint) with D1 = (x0 − x0_before)·h/h_before; the third order adds a
 /// term of the second difference too. A step to σ' = 0 gives x0 itself.
+///
+/// Noise is added at the time step that is asked for. (diffusers 0.42 reads its table from the wrong
+/// end as long as no number of steps has been set: its t = 0 is then pure noise.)
 #[derive(Clone, Debug)]
 pub struct Dpmpp2m {
     config: Dpmpp2mConfig,
@@ -195,6 +201,7 @@ impl Scheduler for Dpmpp2m {
         at.check()?;
         at.plan.timestep(at.index)?;
         let level = |index| at.plan.sigma(index).map(Level::new);
+        let earlier = |back| at.index.checked_sub(back).ok_or_else(no_history).and_then(level);
         let (now, next) = (level(at.index)?, level(at.index + 1)?);
         let kind = self.config.prediction_type;
         let x0 = convert(kind, Prediction::Sample, now.alpha_bar(), at.sample, at.prediction)?;
@@ -210,7 +217,7 @@ impl Scheduler for Dpmpp2m {
         let (first, second) = (-next.alpha * decay, next.alpha * (decay / h + 1.));
         let mut terms = vec![(next.sigma / now.sigma, at.sample), (first, &x0)];
         if order >= 2 {
-            let r0 = (now.lambda - level(at.index - 1)?.lambda) / h;
+            let r0 = (now.lambda - earlier(1)?.lambda) / h;
             let (before, mut of_d1) = (state.past(1)?, first / 2.);
             if order == 3 || self.config.solver_type == DpmSolverType::Heun {
                 of_d1 = second;
@@ -218,7 +225,7 @@ impl Scheduler for Dpmpp2m {
             if order == 3 {
                 // With d0 = (x0 − x0₁)/r0 and d1 = (x0₁ − x0₂)/r1: D1 = d0 + r0/(r0+r1)·(d0 − d1) and
                 // D2 = (d0 − d1)/(r0+r1).
-                let r1 = (level(at.index - 1)?.lambda - level(at.index - 2)?.lambda) / h;
+                let r1 = (earlier(1)?.lambda - earlier(2)?.lambda) / h;
                 let of_d2 = -next.alpha * ((decay + h) / (h * h) - 0.5);
                 let of_difference = (of_d1 * r0 + of_d2) / (r0 + r1);
                 let (of_d0, of_d1) = ((of_d1 + of_difference) / r0, -of_difference / r1);

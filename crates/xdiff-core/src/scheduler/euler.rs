@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::{
     FinalSigma, NoiseSource, Plan, Scheduler, SigmaSpacing, State, Step, StepInput,
-    config::{only, overlay},
     sigmas::{self, Layout, Whole},
 };
 use crate::{
     Error, Prediction, Result,
+    lenient::{only, overlay},
     schedule::{NoiseSchedule, ScheduleConfig, weighted_sum},
     spacing::{Grid, TimestepSpacing},
 };
@@ -61,6 +61,8 @@ impl EulerConfig {
     pub fn from_diffusers(json: &Value) -> Result<Self> {
         only(json, "interpolation_type", &[json!("linear")])?;
         only(json, "timestep_type", &[json!("discrete")])?;
+        only(json, "sigma_min", &[])?;
+        only(json, "sigma_max", &[])?;
         let base = Self::default();
         Ok(Self {
             schedule: overlay(&base.schedule, json)?,
@@ -185,7 +187,11 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused() {
-        for json in [json!({"interpolation_type": "log_linear"}), json!({"timestep_type": "continuous"})] {
+        for json in [
+            json!({"interpolation_type": "log_linear"}),
+            json!({"timestep_type": "continuous"}),
+            json!({"sigma_max": 3.}),
+        ] {
             assert!(EulerConfig::from_diffusers(&json).is_err(), "{json}");
         }
         assert!(Euler::new(EulerConfig { s_churn: f64::NAN, ..Default::default() }).is_err());

@@ -5,13 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    ClipConfig, FinalSigma, NoiseSource, Plan, Scheduler, SigmaSpacing, State, Step, StepInput,
-    config::overlay,
-    no_history,
+    ClipConfig, FinalSigma, NoiseSource, Plan, Scheduler, SigmaSpacing, State, Step, StepInput, no_history,
     sigmas::{self, Layout, Whole},
 };
 use crate::{
     Error, Prediction, Result,
+    lenient::overlay,
     schedule::{NoiseSchedule, ScheduleConfig, weighted_sum},
     spacing::{Grid, TimestepSpacing},
 };

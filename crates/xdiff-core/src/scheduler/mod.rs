@@ -6,7 +6,6 @@
 
 mod any;
 mod clip;
-mod config;
 mod ddim;
 mod ddim_inverse;
 mod ddpm;

@@ -4,9 +4,10 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{NoiseSource, Plan, Scheduler, State, Step, StepInput, config::overlay, no_history};
+use super::{NoiseSource, Plan, Scheduler, State, Step, StepInput, no_history};
 use crate::{
     Error, Prediction, Result,
+    lenient::overlay,
     schedule::{NoiseSchedule, ScheduleConfig, convert, weighted_sum},
     spacing::{Grid, TimestepSpacing},
 };
@@ -158,7 +159,7 @@ impl Pndm {
         let t = self.schedule.whole_step(at.plan.timestep(at.index)?)?;
         let begin = at.index.checked_sub(stage).ok_or_else(no_history)?;
         let from = self.schedule.whole_step(at.plan.timestep(begin)?)?;
-        let to = if stage % 2 == 1 { Some(t) } else { t.checked_sub(at.plan.stride() / 2) };
+        let to = if stage % 2 == 1 { Some(t) } else { t.checked_sub(at.plan.stride()? / 2) };
         let weight = if stage == 1 || stage == 2 { 1. / 3. } else { 1. / 6. };
         let sum = match &state.sum {
             Some(sum) => weighted_sum(&[(1., sum), (weight, at.prediction)])?,
@@ -180,7 +181,7 @@ impl Pndm {
     /// A call of the linear multistep method.
     fn multistep(&self, at: &StepInput<'_>, state: &mut State) -> Result<Step> {
         let mut t = self.schedule.whole_step(at.plan.timestep(at.index)?)?;
-        let stride = at.plan.stride();
+        let stride = at.plan.stride()?;
         let mut to = t.checked_sub(stride);
         if state.calls == 1 {
             (t, to) = (t + stride, Some(t));

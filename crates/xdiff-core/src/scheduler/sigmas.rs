@@ -4,9 +4,10 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Plan, config::only};
+use super::Plan;
 use crate::{
     Error, Prediction, Result,
+    lenient::only,
     schedule::{NoiseSchedule, ScheduleConfig, convert, linspace, per_sample, same_shape, time_steps},
     spacing::{Grid, TimestepSpacing},
 };
@@ -77,8 +78,17 @@ pub enum FinalSigma {
 
 /// The forward process of a scheduler that divides by ᾱ.
 pub(super) fn schedule(config: &ScheduleConfig) -> Result<NoiseSchedule> {
-    let schedule = NoiseSchedule::new(config)?;
-    Ok(if config.rescale_betas_zero_snr { schedule.with_last_alpha_bar(LEAST_ALPHA_BAR) } else { schedule })
+    let mut schedule = NoiseSchedule::new(config)?;
+    if config.rescale_betas_zero_snr {
+        schedule = schedule.with_last_alpha_bar(LEAST_ALPHA_BAR);
+    }
+    match schedule.alphas_cumprod().iter().position(|a| *a < f64::MIN_POSITIVE) {
+        Some(t) => {
+            let reason = format!("leave no signal at time step {t}, where this scheduler would divide by it");
+            Err(Error::config("betas", reason))
+        }
+        None => Ok(schedule),
+    }
 }
 
 /// How the levels of a plan are found.
@@ -275,6 +285,14 @@ mod tests {
             assert!((levels[0] - 10.).abs() < 1e-9 && (levels[4] - 0.1).abs() < 1e-9, "{spacing:?}");
             assert!(levels.windows(2).all(|w| w[1] < w[0]), "{spacing:?}");
         }
+    }
+
+    #[test]
+    fn a_process_without_signal_is_refused() {
+        let lost = ScheduleConfig { beta_start: 0.9, beta_end: 0.99, ..Default::default() };
+        assert!(matches!(schedule(&lost), Err(Error::Config { field: "betas", .. })));
+        let rescaled = ScheduleConfig { rescale_betas_zero_snr: true, ..Default::default() };
+        assert_eq!(schedule(&rescaled).unwrap().alphas_cumprod()[999], LEAST_ALPHA_BAR);
     }
 
     #[test]

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    ClipConfig, FinalSigma, NoiseSource, Plan, Scheduler, SigmaSpacing, State, Step, StepInput,
-    config::{only, overlay},
+    ClipConfig, FinalSigma, NoiseSource, Plan, Scheduler, SigmaSpacing, State, Step, StepInput, no_history,
     sigmas::{self, Layout, Level, Whole},
 };
 use crate::{
     Error, Prediction, Result,
+    lenient::{only, overlay},
     schedule::{NoiseSchedule, ScheduleConfig, convert, weighted_sum},
     spacing::{Grid, TimestepSpacing},
 };
@@ -21,8 +21,9 @@ use crate::{
 pub enum UniPcSolverType {
     /// B(h) = h.
     Bh1,
-    /// B(h) = e^h − 1.
+    /// B(h) = e^h − 1. The rules of DPM-Solver++ are read as this, as diffusers does.
     #[default]
+    #[serde(alias = "midpoint", alias = "heun", alias = "logrho")]
     Bh2,
 }
 
@@ -82,7 +83,9 @@ impl UniPcConfig {
     /// # Errors
     /// [`Error::Config`] that names a key whose value does not fit or asks for what is not built.
     pub fn from_diffusers(json: &Value) -> Result<Self> {
-        only(json, "solver_p", &[])?;
+        for key in ["solver_p", "sigma_min", "sigma_max", "shift_terminal"] {
+            only(json, key, &[])?;
+        }
         let base = Self::default();
         let clip = overlay(&base.clip, json)?;
         Ok(Self {
@@ -101,6 +104,9 @@ impl UniPcConfig {
 /// first order a combination Σρ_k·(m_k − m_0)/r_k of earlier predictions m_k, where r_k is their
 /// distance in λ over h and ρ solves R·ρ = b with R_{nk} = r_k^{n−1}. A step to σ' = 0 gives the
 /// predicted x0 itself.
+///
+/// Noise is added at the time step that is asked for. (diffusers 0.42 reads its table from the wrong
+/// end as long as no number of steps has been set: its t = 0 is then pure noise.)
 #[derive(Clone, Debug)]
 pub struct UniPc {
     config: UniPcConfig,
@@ -142,7 +148,7 @@ impl UniPc {
         let h = next.lambda - now.lambda;
         let mut ratios = Vec::with_capacity(order);
         for back in 1..order {
-            let before = from.checked_sub(back).ok_or_else(super::no_history)?;
+            let before = from.checked_sub(back).ok_or_else(no_history)?;
             ratios.push((level(before)?.lambda - now.lambda) / h);
         }
         let signed = if self.config.predict_x0 { -h } else { h };
@@ -188,7 +194,7 @@ struct Past<'a> {
 impl Past<'_> {
     fn prediction(&self, back: usize) -> Result<&Tensor> {
         let place = self.predictions.len().checked_sub(back + 1).and_then(|i| self.predictions.get(i));
-        place.ok_or_else(super::no_history)
+        place.ok_or_else(no_history)
     }
 }
 

@@ -10,6 +10,9 @@ use crate::{Error, Result};
 /// Of T: a power that should be whole must not fall below by a rounding error.
 const SLACK: f64 = 1e-9;
 
+/// Beyond this shift the curve is straight to within the precision of its computation.
+const GREATEST_GAMMA: f64 = 1e6;
+
 /// The stage that gets most of the steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -64,7 +67,7 @@ pub enum Preset {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExponentialSpacing {
-    /// The shift γ of the exponential; not negative.
+    /// The shift γ of the exponential, from 0 to a million.
     pub gamma: f64,
     /// Where the steps crowd.
     pub stage: Stage,
@@ -82,10 +85,11 @@ impl ExponentialSpacing {
     /// `steps` time steps of `train`, in falling order.
     ///
     /// # Errors
-    /// [`Error::Config`] when γ is negative or not finite, or `steps` is 0 or above `train`.
+    /// [`Error::Config`] when γ is out of range, or `steps` is 0 or above `train`.
     pub fn timesteps(&self, train: usize, steps: usize) -> Result<Vec<f64>> {
-        if !(self.gamma >= 0. && self.gamma.is_finite()) {
-            return Err(Error::config("gamma", format!("is {}; it must be 0 or more", self.gamma)));
+        if !(0. ..=GREATEST_GAMMA).contains(&self.gamma) {
+            let reason = format!("is {}; it must lie between 0 and {GREATEST_GAMMA}", self.gamma);
+            return Err(Error::config("gamma", reason));
         }
         if train < 2 || steps == 0 || steps > train {
             let reason = format!("is {steps} of {train} training steps; give 1 to {train}, of at least 2");
@@ -204,6 +208,7 @@ mod tests {
     #[test]
     fn bad_values_are_errors() {
         assert!(spacing(-1., Stage::Early, Preset::Paper).timesteps(1000, 10).is_err());
+        assert!(spacing(1e300, Stage::Early, Preset::Careful).timesteps(1000, 10).is_err());
         assert!(spacing(f64::NAN, Stage::Early, Preset::Paper).timesteps(1000, 10).is_err());
         assert!(spacing(1., Stage::Early, Preset::Paper).timesteps(1000, 0).is_err());
         assert!(spacing(1., Stage::Early, Preset::Careful).timesteps(5, 6).is_err());
