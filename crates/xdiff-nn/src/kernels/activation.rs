@@ -220,7 +220,12 @@ impl<P: Pointwise> Kernel for Values<'_, P> {
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(self) {
-        map::<V>(self.1, self.2, P::value);
+        map::<V>(
+            self.1,
+            self.2,
+            #[inline(always)]
+            |x| P::value(x),
+        );
     }
 }
 
@@ -230,7 +235,13 @@ impl<P: Pointwise> Kernel for Slopes<'_, P> {
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(self) {
-        map2::<V>(self.1, self.2, self.3, |x, g| g.mul(P::slope(x)));
+        map2::<V>(
+            self.1,
+            self.2,
+            self.3,
+            #[inline(always)]
+            |x, g| g.mul(P::slope(x)),
+        );
     }
 }
 

@@ -157,19 +157,29 @@ impl Kernel for Exponentials<'_> {
         for (i, (row, running)) in rows.enumerate() {
             let mask = self.window.row(i, self.keys);
             let mut largest = V::splat(running.top);
-            each::<V>(row, mask, |p, m| {
-                largest = largest.max(scores.of(p, m, zero));
-                None
-            });
+            each::<V>(
+                row,
+                mask,
+                #[inline(always)]
+                |p, m| {
+                    largest = largest.max(scores.of(p, m, zero));
+                    None
+                },
+            );
             let top = largest.largest();
             // While every key is masked there is no largest score: 2^(−∞ − 0) is 0.
             let shift = V::splat(if top == f32::NEG_INFINITY { 0.0 } else { top });
             let mut sum = zero;
-            each::<V>(row, mask, |p, m| {
-                let e = exp2(scores.of(p, m, shift));
-                sum = sum.add(e);
-                Some(e)
-            });
+            each::<V>(
+                row,
+                mask,
+                #[inline(always)]
+                |p, m| {
+                    let e = exp2(scores.of(p, m, shift));
+                    sum = sum.add(e);
+                    Some(e)
+                },
+            );
             if top != running.top {
                 let shrink = (running.top - top).exp2();
                 running.sum *= f64::from(shrink);
@@ -223,11 +233,19 @@ impl Kernel for Slopes<'_> {
             rows.zip(self.normalisers.iter().zip(self.delta)).enumerate()
         {
             let (top, inverse) = (V::splat(norm.top), V::splat(norm.inverse));
-            each::<V>(row, self.window.row(i, self.keys), |p, m| {
-                Some(exp2(scores.of(p, m, top)).mul(inverse))
-            });
+            each::<V>(
+                row,
+                self.window.row(i, self.keys),
+                #[inline(always)]
+                |p, m| Some(exp2(scores.of(p, m, top)).mul(inverse)),
+            );
             let delta = V::splat(*delta);
-            each::<V>(grads, row, |g, p| Some(p.mul(g.sub(delta)).mul(scale)));
+            each::<V>(
+                grads,
+                row,
+                #[inline(always)]
+                |g, p| Some(p.mul(g.sub(delta)).mul(scale)),
+            );
         }
     }
 }

@@ -50,7 +50,12 @@ impl<P: Pointwise> Kernel for Forward<'_, P> {
         for ((x, y), (w, b)) in channels.zip(self.weight.iter().zip(self.bias)) {
             let scale = m.rstd * f64::from(*w);
             let (a, c) = (V::splat(scale as f32), V::splat((f64::from(*b) - low * scale) as f32));
-            map::<V>(x, y, |x| P::value(x.sub(high).fma(a, c)));
+            map::<V>(
+                x,
+                y,
+                #[inline(always)]
+                |x| P::value(x.sub(high).fma(a, c)),
+            );
         }
     }
 }
@@ -90,7 +95,12 @@ impl<P: Pointwise> Kernel for Backward<'_, P> {
         let channels = self.x.chunks_exact(self.inner).zip(self.dx.chunks_exact_mut(self.inner));
         for ((x, dx), w) in channels.zip(self.weight) {
             let scale = V::splat((r * f64::from(*w)) as f32);
-            update::<V>(x, dx, |x, g| centred.apply(x).fma(slope, g.fma(scale, shift)));
+            update::<V>(
+                x,
+                dx,
+                #[inline(always)]
+                |x, g| centred.apply(x).fma(slope, g.fma(scale, shift)),
+            );
         }
     }
 }
@@ -109,22 +119,21 @@ fn before_affine<V: Vector, P: Pointwise>(
     let mut sums = [0.0; 2];
     for ((x, grad), out) in x.chunks(BLOCK).zip(grad.chunks(BLOCK)).zip(out.chunks_mut(BLOCK)) {
         let (mut gx, mut gs) = (V::splat(0.0), V::splat(0.0));
-        let mut step = |x: V, g: V| {
-            let x = centred.apply(x);
-            let g = g.mul(P::slope(x.fma(w, b)));
-            gx = g.fma(x, gx);
-            gs = gs.add(g);
-            g
-        };
         let (mut xs, mut grads) = (x.chunks_exact(V::LANES), grad.chunks_exact(V::LANES));
         let mut outs = out.chunks_exact_mut(V::LANES);
         for ((x, grad), out) in (&mut xs).zip(&mut grads).zip(&mut outs) {
-            step(V::load(x), V::load(grad)).store(out);
+            let x = centred.apply(V::load(x));
+            let g = V::load(grad).mul(P::slope(x.fma(w, b)));
+            (gx, gs) = (g.fma(x, gx), gs.add(g));
+            g.store(out);
         }
         let (x, grad) = (xs.remainder(), grads.remainder());
         if !x.is_empty() {
             // Lanes past the end have a gradient of 0 and add nothing.
-            store_part(step(load_part(x, centred.high), load_part(grad, 0.0)), outs.into_remainder());
+            let x = centred.apply(load_part::<V>(x, centred.high));
+            let g = load_part::<V>(grad, 0.0).mul(P::slope(x.fma(w, b)));
+            (gx, gs) = (g.fma(x, gx), gs.add(g));
+            store_part(g, outs.into_remainder());
         }
         sums[0] += f64::from(gx.sum());
         sums[1] += f64::from(gs.sum());

@@ -38,10 +38,14 @@ impl Kernel for Rows<'_> {
         let rows = self.x.chunks_exact(width).zip(self.y.chunks_exact_mut(width));
         for ((x, y), m) in rows.zip(self.moments) {
             let c = Centred::of(*m);
-            each_lane::<V>(width, |at, n| {
-                let affine = (part::<V>(self.weight, at, n), part::<V>(self.bias, at, n));
-                put(y, at, n, c.apply(part::<V>(x, at, n)).fma(affine.0, affine.1));
-            });
+            each_lane::<V>(
+                width,
+                #[inline(always)]
+                |at, n| {
+                    let affine = (part::<V>(self.weight, at, n), part::<V>(self.bias, at, n));
+                    put(y, at, n, c.apply(part::<V>(x, at, n)).fma(affine.0, affine.1));
+                },
+            );
         }
     }
 }
@@ -66,23 +70,31 @@ impl Kernel for RowsBack<'_> {
         for (((x, g), dx), m) in rows.zip(self.dx.chunks_exact_mut(width)).zip(self.moments) {
             let c = Centred::of(*m);
             let (mut mean_g, mut mean_gx) = (V::splat(0.0), V::splat(0.0));
-            each_lane::<V>(width, |at, n| {
-                let (x, g) = (c.apply(part::<V>(x, at, n)), part::<V>(g, at, n));
-                let gw = g.mul(part(self.weight, at, n));
-                mean_g = mean_g.add(gw);
-                // Lanes past the end have a gradient of 0 and add nothing.
-                mean_gx = gw.fma(x, mean_gx);
-                put(self.dweight, at, n, g.fma(x, part(self.dweight, at, n)));
-                put(self.dbias, at, n, part::<V>(self.dbias, at, n).add(g));
-            });
+            each_lane::<V>(
+                width,
+                #[inline(always)]
+                |at, n| {
+                    let (x, g) = (c.apply(part::<V>(x, at, n)), part::<V>(g, at, n));
+                    let gw = g.mul(part(self.weight, at, n));
+                    mean_g = mean_g.add(gw);
+                    // Lanes past the end have a gradient of 0 and add nothing.
+                    mean_gx = gw.fma(x, mean_gx);
+                    put(self.dweight, at, n, g.fma(x, part(self.dweight, at, n)));
+                    put(self.dbias, at, n, part::<V>(self.dbias, at, n).add(g));
+                },
+            );
             let r = c.rstd / width as f32;
             let (shift, slope) = (V::splat(-r * mean_g.sum()), V::splat(-r * mean_gx.sum()));
             let rstd = V::splat(c.rstd);
-            each_lane::<V>(width, |at, n| {
-                let x = c.apply(part::<V>(x, at, n));
-                let gw = part::<V>(g, at, n).mul(part(self.weight, at, n));
-                put(dx, at, n, x.fma(slope, gw.fma(rstd, shift)));
-            });
+            each_lane::<V>(
+                width,
+                #[inline(always)]
+                |at, n| {
+                    let x = c.apply(part::<V>(x, at, n));
+                    let gw = part::<V>(g, at, n).mul(part(self.weight, at, n));
+                    put(dx, at, n, x.fma(slope, gw.fma(rstd, shift)));
+                },
+            );
         }
     }
 }

@@ -27,10 +27,22 @@ impl Kernel for Moment<'_> {
         let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
         for block in self.0.chunks(BLOCK) {
             let n = block.len() as f64;
-            let centre = fold::<V>(block, |v| v) / block.len() as f32;
+            let centre = fold::<V>(
+                block,
+                #[inline(always)]
+                |v| v,
+            ) / block.len() as f32;
             let c = V::splat(centre);
-            let off = f64::from(fold::<V>(block, |v| v.sub(c)));
-            let around = f64::from(fold::<V>(block, |v| v.sub(c).mul(v.sub(c))));
+            let off = f64::from(fold::<V>(
+                block,
+                #[inline(always)]
+                |v| v.sub(c),
+            ));
+            let around = f64::from(fold::<V>(
+                block,
+                #[inline(always)]
+                |v| v.sub(c).mul(v.sub(c)),
+            ));
             let block_mean = f64::from(centre) + off / n;
             let gap = block_mean - mean;
             squares += (around - off * off / n).max(0.0) + gap * gap * count * n / (count + n);

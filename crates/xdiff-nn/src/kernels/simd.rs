@@ -3,6 +3,9 @@
 //! A [`Kernel`] is written once over the trait [`Vector`]. [`dispatch`] runs it with AVX-512, with
 //! AVX2 and FMA, or with plain arrays, whichever the processor has. The plain arrays are the
 //! portable twin that the tests hold the others to.
+//!
+//! Whatever stands between a kernel and its vectors must be `#[inline(always)]`, closures too: a
+//! function of its own would be compiled without the instruction set, and call every instruction.
 
 /// As many f32 numbers as fit one register, worked on lane by lane.
 pub(crate) trait Vector: Copy {
@@ -466,7 +469,22 @@ pub(crate) mod tests {
         type Output = ();
         #[inline(always)]
         fn run<V: Vector>(self) {
-            if self.2 { map::<V>(self.0, self.1, exp2) } else { map::<V>(self.0, self.1, exp) }
+            let Exp(x, y, binary) = self;
+            if binary {
+                map::<V>(
+                    x,
+                    y,
+                    #[inline(always)]
+                    |x| exp2(x),
+                )
+            } else {
+                map::<V>(
+                    x,
+                    y,
+                    #[inline(always)]
+                    |x| exp(x),
+                )
+            }
         }
     }
 

@@ -110,7 +110,13 @@ impl Kernel for RowsBack<'_> {
         let rows = self.y.chunks_exact(self.width).zip(self.g.chunks_exact(self.width));
         for ((y, g), dx) in rows.zip(self.dx.chunks_exact_mut(self.width)) {
             let mean = V::splat(dot::<V>(y, g));
-            map2::<V>(y, g, dx, |y, g| y.mul(g.sub(mean)));
+            map2::<V>(
+                y,
+                g,
+                dx,
+                #[inline(always)]
+                |y, g| y.mul(g.sub(mean)),
+            );
         }
     }
 }
