@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::buffer::{Output, Scratch, Writer};
 use super::matrix::{Matrix, Onto, Target, multiply, multiply_into};
-use super::{depthwise, im2col, sum};
+use super::{depthwise, im2col, sum, winograd};
 use crate::layers::ConvShape;
 
 /// Values of a tile that should fit into a core's second-level cache.
@@ -42,10 +42,12 @@ pub(crate) fn forward(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>)
     let mut y = Output::new(s.out_dims().iter().product())?;
     if depthwise::serves(s) {
         depthwise::forward(s, x, w, bias, y.writer());
+    } else if let Some(tile) = winograd::tile(s) {
+        winograd::forward(tile, s, x, w, bias, y.writer());
     } else {
         products(s, x, w, bias, y.writer());
     }
-    // SAFETY: both kernels write every output.
+    // SAFETY: all three kernels write every output.
     Ok(unsafe { y.finish() })
 }
 
@@ -100,10 +102,12 @@ pub(crate) fn input_grad(s: &ConvShape, dy: &[f32], w: &[f32]) -> Result<Vec<f32
     let mut dx = Output::new(s.batch * s.in_channels * s.pixels())?;
     if depthwise::serves(s) {
         depthwise::input_grad(s, dy, w, dx.writer());
+    } else if let Some(tile) = winograd::tile(s) {
+        winograd::input_grad(tile, s, dy, w, dx.writer());
     } else {
         transposed_products(s, dy, w, dx.writer());
     }
-    // SAFETY: both kernels write every value.
+    // SAFETY: all three kernels write every value.
     Ok(unsafe { dx.finish() })
 }
 
@@ -151,10 +155,12 @@ pub(crate) fn weight_grad(s: &ConvShape, dy: &[f32], x: &[f32]) -> Result<Vec<f3
         unsafe { writer.fill(0, s.out_channels * s.group_channels().0 * s.taps(), 0.0) };
     } else if depthwise::serves(s) {
         depthwise::weight_grad(s, dy, x, writer);
+    } else if let Some(tile) = winograd::tile(s) {
+        winograd::weight_grad(tile, s, dy, x, writer);
     } else {
         outer_products(s, dy, x, writer);
     }
-    // SAFETY: each of the three writes every value.
+    // SAFETY: each of the four writes every value.
     Ok(unsafe { dw.finish() })
 }
 

@@ -20,3 +20,4 @@ pub(crate) mod simd;
 pub(crate) mod slices;
 pub(crate) mod softmax;
 mod sum;
+mod winograd;
