@@ -66,6 +66,17 @@ impl PhantomKind {
         }
     }
 
+    /// Whether a class has no disease, so that its lesion masks are empty.
+    pub fn is_healthy(self, class: u32) -> bool {
+        match self {
+            Self::BreastMri => class == BreastClass::Healthy as u32,
+            Self::BrainMri => class == BrainClass::NoTumor as u32,
+            Self::ChestXray => class == ChestClass::Normal as u32,
+            Self::LungCt => class == LungClass::Normal as u32,
+            Self::BloodCells => class != CellClass::Blast as u32,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::BreastMri => "breast",
