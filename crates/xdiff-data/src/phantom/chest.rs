@@ -233,10 +233,12 @@ impl Disease {
         let within = grid.cover(lung, 0.03);
         match self {
             Self::None | Self::Heart => (0.0, false),
+            // Reaches over the lung's soft edge, or a dark rim would show around it.
             Self::Lobe { lung, blob } => {
                 let d = blob.distance(u, v) + 0.04 * haze;
-                let share =
-                    grid.cover(air[*lung], 0.03) * grid.cover(d, 0.12) * (0.85 + 0.08 * fine).clamp(0.5, 1.0);
+                let share = grid.cover(air[*lung] - 0.02, 0.02)
+                    * grid.cover(d, 0.12)
+                    * (0.85 + 0.08 * fine).clamp(0.5, 1.0);
                 (share, d <= 0.0 && air[*lung] <= 0.0)
             }
             Self::Haze { level } => {
