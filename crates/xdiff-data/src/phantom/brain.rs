@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use xdiff_nn::Rng;
 
-use super::field::{fractal, smooth};
+use super::field::{Bend, fractal};
 use super::scene::{Phantom, Scanner, Scene, Subject};
 use super::shape::{Blob, Ellipse, between, mix, side, step};
 use crate::Result;
@@ -71,7 +71,7 @@ pub(super) fn draw(class: BrainClass, subject: Subject<'_>) -> Result<Phantom> {
         (thalamus, putamen)
     });
     let cistern = Ellipse::new((0.0, 0.335), (0.075, 0.05), 0.0);
-    let bend = smooth(&mut patient.fork("bend"), grid.size, 4);
+    let bend = Bend::new(&mut patient.fork("bend"), grid.size, 4, 0.012);
     let folds = fractal(&mut patient.fork("folds"), grid.size, 14, 2);
     let fine = fractal(&mut patient.fork("fine"), grid.size, 18, 2);
     let tumour = tumour(class, axes, depth, patient);
@@ -83,7 +83,7 @@ pub(super) fn draw(class: BrainClass, subject: Subject<'_>) -> Result<Phantom> {
     let (sin, cos) = turn.sin_cos();
     grid.each(|i, u, v| {
         let (u, v) = (u * cos + v * sin, v * cos - u * sin);
-        let (u, v) = (u + 0.012 * bend[i], v + 0.012 * bend[n - 1 - i]);
+        let (u, v) = bend.at(i, u, v);
         let outline = head.distance(u, v);
         let inner = outline + SKULL;
         head_mask[i] = u8::from(outline <= 0.0);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use xdiff_nn::Rng;
 
-use super::field::{fractal, smooth};
+use super::field::{Bend, fractal};
 use super::scene::{Phantom, Scanner, Scene, Subject};
 use super::shape::{Blob, Ellipse, between, mix, side, smooth_min, step};
 use crate::Result;
@@ -67,7 +67,7 @@ pub(super) fn draw(class: BreastClass, subject: Subject<'_>) -> Result<Phantom> 
     let cavity = Ellipse::new((0.0, anatomy.wall + 0.94), (0.92, 0.68), 0.0);
     let heart = Ellipse::new((between(rng, 0.08, 0.2), anatomy.wall + 0.62), (0.36, 0.34), 0.4);
 
-    let bend = smooth(&mut patient.fork("bend"), grid.size, 3);
+    let bend = Bend::new(&mut patient.fork("bend"), grid.size, 3, 0.018);
     let tissue = fractal(&mut patient.fork("tissue"), grid.size, 7, 3);
     let fine = fractal(&mut patient.fork("fine"), grid.size, 20, 2);
     let lesion = (class == BreastClass::Lesion).then(|| tumour(patient, &anatomy, depth));
@@ -77,7 +77,7 @@ pub(super) fn draw(class: BreastClass, subject: Subject<'_>) -> Result<Phantom> 
     let mut ill = lesion.is_some().then(|| vec![0.0; n]);
     let [mut body, mut breast, mut gland_mask, mut lesion_mask] = [(); 4].map(|()| vec![0u8; n]);
     grid.each(|i, u, v| {
-        let (u, v) = (u + 0.018 * bend[i], v + 0.018 * bend[n - 1 - i]);
+        let (u, v) = bend.at(i, u, v);
         let lobes = lobes[0].distance(u, v).min(lobes[1].distance(u, v));
         let outline = smooth_min(lobes, torso.distance(u, v), 0.12);
         let wall = muscle.distance(u, v);

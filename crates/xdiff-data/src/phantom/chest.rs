@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use xdiff_nn::Rng;
 
-use super::field::{fractal, smooth};
+use super::field::{Bend, fractal};
 use super::marker;
 use super::scene::{Phantom, Scanner, Scene, Subject};
 use super::shape::{Blob, Ellipse, Grid, between, mix, side, smooth_min, step};
@@ -112,7 +112,7 @@ pub(super) fn draw(class: ChestClass, subject: Subject<'_>) -> Result<Phantom> {
     let (grid, patient) = (subject.grid, subject.patient);
     let anatomy = Anatomy::new(&mut patient.fork("anatomy"));
     let disease = Disease::new(class, &anatomy, &mut patient.fork("lesion"));
-    let bend = smooth(&mut patient.fork("bend"), grid.size, 3);
+    let bend = Bend::new(&mut patient.fork("bend"), grid.size, 3, 0.02);
     let haze = fractal(&mut patient.fork("haze"), grid.size, 6, 3);
     let fine = fractal(&mut patient.fork("fine"), grid.size, 22, 2);
     let letters = marker::draw(&mut patient.fork("marker"), grid, subject.marker);
@@ -123,14 +123,14 @@ pub(super) fn draw(class: ChestClass, subject: Subject<'_>) -> Result<Phantom> {
     let [mut body, mut lungs, mut left, mut right, mut heart_mask, mut lesion, mut marked] =
         [(); 7].map(|()| vec![0u8; n]);
     let knob = Ellipse::new((0.075, -0.33), (0.085, 0.12), 0.0);
-    grid.each(|i, pu, pv| {
-        let (u, v) = (pu + 0.02 * bend[i], pv + 0.02 * bend[n - 1 - i]);
+    grid.each(|i, u, v| {
+        let (u, v) = bend.at(i, u, v);
         let outline = anatomy.body(u, v);
         let air = [anatomy.lung(0, u, v), anatomy.lung(1, u, v)];
         let inside = grid.cover(outline, 0.02);
         let abdomen = step((v - anatomy.dome - 0.02) / 0.3);
         let mut value = anatomy.soft + 0.2 * abdomen + 0.1 * step(1.0 - u.abs() / 0.9) + 0.02 * haze[i];
-        // Around the lungs' edges the body is thin; markings radiate from the roots of the lungs.
+        // Markings radiate from the roots of the lungs.
         let lung = air[0].min(air[1]);
         let root = ((u.abs() - 0.16).powi(2) + (v + 0.02).powi(2)).sqrt();
         let vessels = (0.16 * step(1.0 - root / 0.3)
@@ -233,10 +233,12 @@ impl Disease {
         let within = grid.cover(lung, 0.03);
         match self {
             Self::None | Self::Heart => (0.0, false),
+            // Reaches over the lung's soft edge, or a dark rim would show around it.
             Self::Lobe { lung, blob } => {
                 let d = blob.distance(u, v) + 0.04 * haze;
-                let share =
-                    grid.cover(air[*lung], 0.03) * grid.cover(d, 0.12) * (0.85 + 0.08 * fine).clamp(0.5, 1.0);
+                let share = grid.cover(air[*lung] - 0.02, 0.02)
+                    * grid.cover(d, 0.12)
+                    * (0.85 + 0.08 * fine).clamp(0.5, 1.0);
                 (share, d <= 0.0 && air[*lung] <= 0.0)
             }
             Self::Haze { level } => {

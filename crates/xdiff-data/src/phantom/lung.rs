@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use xdiff_nn::Rng;
 use xdiff_nn::rng::splitmix64;
 
-use super::field::{fractal, smooth};
+use super::field::{Bend, fractal};
 use super::scene::{Phantom, Scanner, Scene, Subject};
 use super::shape::{Ellipse, Grid, between, mix, smooth_min, step};
 use crate::Result;
@@ -82,13 +82,13 @@ impl Anatomy {
         }
     }
 
-    fn lung(&self, s: usize, u: f32, v: f32) -> f32 {
-        let lung = self.lungs[s].distance(u, v);
+    /// The outlines of both lungs, with heart, spine, vessels and liver cut out.
+    fn lungs(&self, u: f32, v: f32) -> [f32; 2] {
         let solid = smooth_min(self.heart.distance(u, v), self.middle.distance(u, v), 0.08)
             .min(self.liver.map_or(1.0, |l| l.distance(u, v)))
             .min(self.aorta.distance(u, v))
             .min(self.vertebra.distance(u, v) - 0.03);
-        -smooth_min(-lung, solid - 0.015, 0.05)
+        self.lungs.map(|lung| -smooth_min(-lung.distance(u, v), solid - 0.015, 0.05))
     }
 }
 
@@ -96,7 +96,7 @@ impl Anatomy {
 pub(super) fn draw(class: LungClass, subject: Subject<'_>) -> Result<Phantom> {
     let (grid, patient, depth) = (subject.grid, subject.patient, subject.depth);
     let anatomy = Anatomy::new(&mut patient.fork("anatomy"), depth);
-    let bend = smooth(&mut patient.fork("bend"), grid.size, 4);
+    let bend = Bend::new(&mut patient.fork("bend"), grid.size, 4, 0.015);
     let patches = fractal(&mut patient.fork("patches"), grid.size, 7, 2);
     let fine = fractal(&mut patient.fork("fine"), grid.size, 20, 2);
     let vessels = vessels(&mut patient.fork("vessels"), grid, depth);
@@ -108,20 +108,23 @@ pub(super) fn draw(class: LungClass, subject: Subject<'_>) -> Result<Phantom> {
     let mut healthy = vec![0.0; n];
     let mut ill = (class == LungClass::Fibrosis).then(|| vec![0.0; n]);
     let [mut body, mut lungs, mut left, mut right, mut lesion] = [(); 5].map(|()| vec![0u8; n]);
-    grid.each(|i, pu, pv| {
-        let (u, v) = (pu + 0.015 * bend[i], pv + 0.015 * bend[n - 1 - i]);
+    grid.each(|i, u, v| {
+        let (u, v) = bend.at(i, u, v);
         let outline = anatomy.body.distance(u, v);
         let chest = anatomy.chest.distance(u, v);
         let mut value =
             mix(tone(-100.0) + 0.01 * fine[i], tone(45.0) + 0.01 * fine[i], grid.cover(chest, 0.015));
         value = mix(value, tone(60.0), 0.8 * step(1.0 - (outline + 0.012).abs() / 0.014));
         // Ribs: bright arcs where a wave runs round the chest wall.
-        let round = step(((v * 1.3).atan2(u) * 5.0 + anatomy.ribs).cos() * 2.0 - 0.2);
-        value = mix(value, 1.0, round * step(1.0 - (chest + 0.035).abs() / 0.03));
+        let wall = (chest + 0.035).abs() / 0.03;
+        if wall < 1.0 {
+            let round = step(((v * 1.3).atan2(u) * 5.0 + anatomy.ribs).cos() * 2.0 - 0.2);
+            value = mix(value, 1.0, round * step(1.0 - wall));
+        }
         let bone = grid.cover(anatomy.vertebra.distance(u, v), 0.015)
             * (1.0 - grid.cover(anatomy.canal.distance(u, v), 0.01));
         value = mix(value, 1.0, bone);
-        let air = [anatomy.lung(0, u, v), anatomy.lung(1, u, v)];
+        let air = anatomy.lungs(u, v);
         let lung = air[0].min(air[1]);
         let within = grid.cover(lung, 0.012);
         let tissue = tone(-850.0) + 0.05 * step((v + 0.3) / 0.9) + 0.012 * fine[i];

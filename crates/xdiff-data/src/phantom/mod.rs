@@ -16,8 +16,6 @@ mod marker;
 mod scene;
 mod shape;
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use xdiff_nn::Rng;
 
@@ -37,16 +35,17 @@ use shape::Grid;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PhantomKind {
-    /// Axial breast MRI: [`BreastClass`].
+    /// Axial breast MRI: [`BreastClass`]. Masks: body, breast, gland, lesion.
     #[default]
     BreastMri,
-    /// Axial brain MRI: [`BrainClass`].
+    /// Axial brain MRI: [`BrainClass`]. Masks: head, brain (all inside the skull), lesion (without oedema).
     BrainMri,
-    /// Frontal chest radiograph: [`ChestClass`].
+    /// Frontal chest radiograph: [`ChestClass`]. Masks: body, lungs together and each, heart, lesion, marker.
     ChestXray,
-    /// Axial lung CT: [`LungClass`].
+    /// Axial lung CT, slices from apex to base: [`LungClass`]. Masks: body, lungs together and each, lesion.
     LungCt,
-    /// Single white blood cells in colour: [`CellClass`].
+    /// Single white blood cells in colour: [`CellClass`]. Masks: cell, nucleus, lesion (a blast's whole
+    /// cell). A patient's slices are different cells in one stain.
     BloodCells,
 }
 
@@ -63,6 +62,17 @@ impl PhantomKind {
             Self::ChestXray => &ChestClass::NAMES,
             Self::LungCt => &LungClass::NAMES,
             Self::BloodCells => &CellClass::NAMES,
+        }
+    }
+
+    /// Whether a class has no disease, so that its lesion masks are empty.
+    pub fn is_healthy(self, class: u32) -> bool {
+        match self {
+            Self::BreastMri => class == BreastClass::Healthy as u32,
+            Self::BrainMri => class == BrainClass::NoTumor as u32,
+            Self::ChestXray => class == ChestClass::Normal as u32,
+            Self::LungCt => class == LungClass::Normal as u32,
+            Self::BloodCells => class != CellClass::Blast as u32,
         }
     }
 
@@ -157,7 +167,7 @@ impl PhantomConfig {
 /// Phantoms as a dataset, drawn when asked for.
 ///
 /// Sample i is slice i mod `slices` of patient i / `slices`, and that patient depends on the seed and
-/// its number alone: a larger dataset of the same seed begins with the smaller one, up to `slices`. The
+/// its number alone: a larger dataset of the same seed and `slices` begins with the smaller one. The
 /// classes take turns over the patients.
 ///
 /// ```
@@ -261,6 +271,6 @@ impl Dataset for PhantomDataset {
     fn get(&self, index: usize, _: &mut Rng) -> Result<Sample> {
         let info = self.info(index)?;
         let Phantom { image, masks, .. } = self.phantom(index)?;
-        Ok(Sample { info, image, masks: masks.into_iter().collect::<BTreeMap<_, _>>() })
+        Ok(Sample { info, image, masks })
     }
 }

@@ -4,11 +4,6 @@ use xdiff_data::phantom::{PhantomConfig, PhantomDataset, PhantomKind};
 use xdiff_data::{Dataset, Error, MaskKind, Scale};
 use xdiff_nn::Rng;
 
-/// The class of each kind that has no disease.
-fn is_healthy(name: &str) -> bool {
-    ["healthy", "notumor", "normal", "lymphocyte", "monocyte", "neutrophil", "eosinophil"].contains(&name)
-}
-
 fn data(kind: PhantomKind, size: usize, seed: u64) -> PhantomDataset {
     let patients = 3 * kind.classes().len();
     PhantomDataset::new(PhantomConfig { kind, patients, size, seed, ..Default::default() }).unwrap()
@@ -32,7 +27,7 @@ fn lesions_are_there_exactly_in_the_ill_and_lie_inside_the_body() {
     each(|name, data, i| {
         let phantom = data.phantom(i).unwrap();
         let lesion = &phantom.masks[&MaskKind::Lesion];
-        let healthy = is_healthy(&data.classes()[phantom.class as usize]);
+        let healthy = data.config().kind.is_healthy(phantom.class);
         assert_eq!(lesion.area() == 0, healthy, "{name}");
         let outer = [MaskKind::Body, MaskKind::Head, MaskKind::Cell];
         let outer = outer.iter().find_map(|k| phantom.masks.get(k)).unwrap();
@@ -54,7 +49,7 @@ fn the_twin_is_the_image_outside_the_influence() {
             assert!(*inside != 0 || !differs, "{name}: pixel {p}");
             changed += usize::from(differs);
         }
-        let ill = !is_healthy(&data.classes()[phantom.class as usize]);
+        let ill = !data.config().kind.is_healthy(phantom.class);
         assert_eq!(changed > 0, ill, "{name}");
         assert!(
             phantom.influence.area() < n / 2,
