@@ -7,7 +7,11 @@
 //! Whatever stands between a kernel and its vectors must be `#[inline(always)]`, closures too: a
 //! function of its own would be compiled without the instruction set, and call every instruction.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
+
+/// Memory for a number that is not written yet.
+pub(crate) type Unset = MaybeUninit<f32>;
 
 /// As many f32 numbers as fit one register, worked on lane by lane.
 pub(crate) trait Vector: Copy {
@@ -65,6 +69,8 @@ pub(crate) trait Vector: Copy {
             }
         }
     }
+    /// Writes the lanes to the front of memory that need not be set.
+    fn put(self, to: &mut [Unset]);
     /// self + other.
     fn add(self, other: Self) -> Self;
     /// self − other.
@@ -210,30 +216,38 @@ pub(crate) fn store_part<V: Vector>(vector: V, to: &mut [f32]) {
     to.copy_from_slice(&lanes[..to.len()]);
 }
 
+/// Writes the first lanes to memory shorter than a vector that need not be set.
+#[inline(always)]
+pub(crate) fn put_part<V: Vector>(vector: V, to: &mut [Unset]) {
+    let mut lanes = [0.0; 16];
+    vector.store(&mut lanes);
+    to.write_copy_of_slice(&lanes[..to.len()]);
+}
+
 /// y = f(x) for each number.
 #[inline(always)]
-pub(crate) fn map<V: Vector>(x: &[f32], y: &mut [f32], f: impl Fn(V) -> V) {
+pub(crate) fn map<V: Vector>(x: &[f32], y: &mut [Unset], f: impl Fn(V) -> V) {
     let (mut xs, mut ys) = (x.chunks_exact(V::LANES), y.chunks_exact_mut(V::LANES));
     for (x, y) in (&mut xs).zip(&mut ys) {
-        f(V::load(x)).store(y);
+        f(V::load(x)).put(y);
     }
     let (x, y) = (xs.remainder(), ys.into_remainder());
     if !x.is_empty() {
-        store_part(f(load_part(x, 0.0)), y);
+        put_part(f(load_part(x, 0.0)), y);
     }
 }
 
 /// z = f(x, y) for each pair of numbers.
 #[inline(always)]
-pub(crate) fn map2<V: Vector>(x: &[f32], y: &[f32], z: &mut [f32], f: impl Fn(V, V) -> V) {
+pub(crate) fn map2<V: Vector>(x: &[f32], y: &[f32], z: &mut [Unset], f: impl Fn(V, V) -> V) {
     let (mut xs, mut ys) = (x.chunks_exact(V::LANES), y.chunks_exact(V::LANES));
     let mut zs = z.chunks_exact_mut(V::LANES);
     for ((x, y), z) in (&mut xs).zip(&mut ys).zip(&mut zs) {
-        f(V::load(x), V::load(y)).store(z);
+        f(V::load(x), V::load(y)).put(z);
     }
     let (x, y, z) = (xs.remainder(), ys.remainder(), zs.into_remainder());
     if !x.is_empty() {
-        store_part(f(load_part(x, 0.0), load_part(y, 0.0)), z);
+        put_part(f(load_part(x, 0.0), load_part(y, 0.0)), z);
     }
 }
 
@@ -246,7 +260,7 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::ops::Range;
 
-    use super::{Kernel, Vector};
+    use super::{Kernel, Unset, Vector};
 
     /// # Safety
     /// The processor must have AVX2 and FMA.
@@ -365,6 +379,11 @@ mod x86 {
             }
         }
         #[inline(always)]
+        fn put(self, to: &mut [Unset]) {
+            assert!(to.len() >= Self::LANES);
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr().cast(), self.0) }
+        }
+        #[inline(always)]
         fn add(self, other: Self) -> Self {
             Self(unsafe { _mm512_add_ps(self.0, other.0) })
         }
@@ -445,6 +464,11 @@ mod x86 {
             unsafe { _mm256_storeu_ps(to, self.0) }
         }
         #[inline(always)]
+        fn put(self, to: &mut [Unset]) {
+            assert!(to.len() >= Self::LANES);
+            unsafe { _mm256_storeu_ps(to.as_mut_ptr().cast(), self.0) }
+        }
+        #[inline(always)]
         fn add(self, other: Self) -> Self {
             Self(unsafe { _mm256_add_ps(self.0, other.0) })
         }
@@ -511,7 +535,7 @@ mod x86 {
 mod portable {
     //! The vector of every other processor: an array that the compiler may put into registers.
 
-    use super::Vector;
+    use super::{Unset, Vector};
 
     #[derive(Clone, Copy)]
     pub(super) struct F32x8([f32; 8]);
@@ -546,6 +570,10 @@ mod portable {
         unsafe fn store_at(self, to: *mut f32) {
             // SAFETY: writable and unshared, by the contract.
             unsafe { to.cast::<[f32; 8]>().write(self.0) }
+        }
+        #[inline(always)]
+        fn put(self, to: &mut [Unset]) {
+            to[..8].write_copy_of_slice(&self.0);
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {
@@ -605,6 +633,7 @@ mod portable {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::kernels::slices::written;
 
     /// Every instruction set that this processor has.
     pub(crate) fn levels() -> Vec<Level> {
@@ -654,7 +683,7 @@ pub(crate) mod tests {
         }
     }
 
-    struct Exp<'a>(&'a [f32], &'a mut [f32], bool);
+    struct Exp<'a>(&'a [f32], &'a mut [Unset], bool);
 
     impl Kernel for Exp<'_> {
         type Output = ();
@@ -680,9 +709,8 @@ pub(crate) mod tests {
     }
 
     fn apply(level: Level, x: &[f32], binary: bool) -> Vec<f32> {
-        let mut y = vec![0.0; x.len()];
-        run_at(level, Exp(x, &mut y, binary));
-        y
+        // SAFETY: `map` writes every number.
+        unsafe { written(x.len(), |y| run_at(level, Exp(x, y, binary))) }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From candle's tensors to slices of f32 and back.
 
+use super::simd::Unset;
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor, bail};
 
 /// The numbers of a contiguous f32 tensor on the CPU.
@@ -24,6 +25,18 @@ pub(crate) fn with_slices<const N: usize, T>(
         *slice = contiguous(storage, layout)?;
     }
     work(slices)
+}
+
+/// `n` numbers that `work` writes. Memory that is about to be written is not cleared first.
+///
+/// # Safety
+/// `work` must write every number.
+pub(crate) unsafe fn written(n: usize, work: impl FnOnce(&mut [Unset])) -> Vec<f32> {
+    let mut values = Vec::with_capacity(n);
+    work(&mut values.spare_capacity_mut()[..n]);
+    // SAFETY: the capacity is at least `n`, and `work` has written as many numbers.
+    unsafe { values.set_len(n) };
+    values
 }
 
 /// A tensor on the CPU of these numbers, outside of every graph.
