@@ -48,6 +48,9 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// The caller's data source failed.
+    #[error("training data: {0}")]
+    Data(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A layer, weight file or generator reported an error.
     #[error(transparent)]
     Nn(#[from] xdiff_nn::Error),

@@ -1,7 +1,7 @@
 //! The traits through which the xdiff crates compose.
 
 use candle_core::Tensor;
-use xdiff_nn::Tap;
+use xdiff_nn::{Rng, Tap};
 
 use crate::Result;
 
@@ -40,6 +40,14 @@ pub trait Denoiser {
     /// # Errors
     /// When shapes do not fit or the tap reports an error.
     fn predict(&self, x_t: &Tensor, t: &Tensor, cond: &Cond, tap: &mut dyn Tap) -> Result<Tensor>;
+
+    /// The same in training, with dropout drawn from `rng` where the network has it.
+    ///
+    /// # Errors
+    /// As [`predict`](Denoiser::predict).
+    fn predict_training(&self, x_t: &Tensor, t: &Tensor, cond: &Cond, _rng: &mut Rng) -> Result<Tensor> {
+        self.predict(x_t, t, cond, &mut ())
+    }
 
     /// What [`predict`](Denoiser::predict) returns.
     fn prediction(&self) -> Prediction {

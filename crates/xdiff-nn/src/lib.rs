@@ -4,15 +4,18 @@
 
 pub mod compute;
 pub mod error;
+mod grad;
 pub mod gradcheck;
 mod kernels;
 pub mod layers;
+pub mod optim;
 pub mod params;
 pub mod rng;
 pub mod tap;
 pub mod weights;
 
 pub use error::{Error, Result};
+pub use grad::Gradients;
 pub use params::{Init, ParamSet, Params};
 pub use rng::{Rng, TorchRng};
 pub use tap::Tap;

@@ -1,6 +1,10 @@
 //! Products of matrices that lie in slices.
 
+use std::ops::Range;
+
 use gemm::Parallelism;
+
+use super::buffer::Writer;
 
 /// A matrix of f32 numbers in a slice.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +29,15 @@ impl<'a> Matrix<'a> {
         Self { data: self.data, size: [columns, rows], stride: [by_column, by_row] }
     }
 
+    /// Some rows and columns, over the same numbers.
+    pub(crate) fn part(self, rows: Range<usize>, columns: Range<usize>) -> Self {
+        assert!(rows.end <= self.size[0] && columns.end <= self.size[1], "a part outside of {:?}", self.size);
+        let size = [rows.len(), columns.len()];
+        let first = rows.start * self.stride[0] + columns.start * self.stride[1];
+        let data = if size.contains(&0) { &[] } else { &self.data[first..] };
+        Self { data, size, stride: self.stride }
+    }
+
     /// The numbers of a row whose columns are side by side.
     pub(crate) fn row(&self, i: usize) -> &'a [f32] {
         &self.data[i * self.stride[0]..][..self.size[1]]
@@ -47,26 +60,51 @@ pub(crate) enum Onto {
     Add,
 }
 
+/// Where a product goes in memory that several tasks write: number (i, j) to
+/// `start + i · stride + j`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) writer: Writer<'a>,
+    pub(crate) start: usize,
+    pub(crate) stride: usize,
+}
+
 /// lhs · rhs into `out`, rows one after another. One thread.
 pub(crate) fn multiply(out: &mut [f32], onto: Onto, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+    let stride = rhs.size[1];
+    assert_eq!(lhs.size[0] * stride, out.len(), "a product of {:?} and {:?}", lhs.size, rhs.size);
+    // SAFETY: `out` is set and borrowed alone.
+    unsafe { multiply_into(Target { writer: Writer::over(out), start: 0, stride }, onto, lhs, rhs) }
+}
+
+/// lhs · rhs into a part of shared memory. One thread.
+///
+/// The order of each sum depends on sizes and strides alone.
+///
+/// # Safety
+/// No other task touches the numbers of the target meanwhile; they are set if `onto` is
+/// [`Onto::Add`].
+pub(crate) unsafe fn multiply_into(target: Target<'_>, onto: Onto, lhs: Matrix<'_>, rhs: Matrix<'_>) {
     let ([m, k], [inner, n]) = (lhs.size, rhs.size);
-    assert_eq!((k, m * n), (inner, out.len()), "a product of {:?} and {:?}", lhs.size, rhs.size);
+    assert_eq!(k, inner, "a product of {:?} and {:?}", lhs.size, rhs.size);
     lhs.check();
     rhs.check();
     if m == 0 || n == 0 {
         return;
     }
+    assert!(m == 1 || target.stride >= n, "rows of {n} numbers overlap");
+    let first = target.writer.at(target.start, (m - 1) * target.stride + n);
     let step = |s: usize| s as isize;
-    // SAFETY: every number that the product reads or writes lies within its slice: the three
-    // checks above; `out` is borrowed alone.
+    // SAFETY: every number that the product reads or writes lies within its memory: the checks
+    // above; what it writes is unshared, and set where it is read, by the contract.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.as_mut_ptr(),
+            first,
             1,
-            step(n),
+            step(target.stride),
             onto == Onto::Add,
             lhs.data.as_ptr(),
             step(lhs.stride[1]),
@@ -100,6 +138,17 @@ mod tests {
         let mut out = [7.0; 6];
         multiply(&mut out, Onto::Replace, none, Matrix { data: &[], size: [0, 3], stride: [3, 1] });
         assert_eq!(out, [0.0; 6]);
+    }
+
+    #[test]
+    fn a_product_goes_where_it_is_told() {
+        let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let m = Matrix::dense(&a, 3);
+        let mut out = [1.0; 8];
+        let target = Target { writer: Writer::over(&mut out), start: 1, stride: 4 };
+        // SAFETY: one task, all numbers set.
+        unsafe { multiply_into(target, Onto::Add, m, m.t()) };
+        assert_eq!(out, [1.0, 15.0, 33.0, 1.0, 1.0, 33.0, 78.0, 1.0]);
     }
 
     #[test]

@@ -1,14 +1,23 @@
 //! CPU kernels for f32, and the only place with `unsafe` code.
 //!
-//! Results do not depend on the number of threads: work is cut by shape alone, and partial sums are
-//! added in a fixed order.
+//! A kernel is a function over slices and sizes that the layer has checked. Work is split by the
+//! sizes alone and every sum has one order, so a result does not depend on the number of threads.
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod buffer;
+pub(crate) mod conv;
+mod depthwise;
 pub(crate) mod group_norm;
+mod im2col;
 pub(crate) mod layer_norm;
+pub(crate) mod linear;
 pub(crate) mod matrix;
 pub(crate) mod moments;
+pub(crate) mod pool;
+pub(crate) mod resample;
 pub(crate) mod simd;
 pub(crate) mod slices;
 pub(crate) mod softmax;
+mod sum;
+mod winograd;

@@ -8,6 +8,7 @@
 //! function of its own would be compiled without the instruction set, and call every instruction.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// Memory for a number that is not written yet.
 pub(crate) type Unset = MaybeUninit<f32>;
@@ -22,8 +23,59 @@ pub(crate) trait Vector: Copy {
     fn load(from: &[f32]) -> Self;
     /// Writes the lanes to the front of a slice.
     fn store(self, to: &mut [f32]);
+    /// The numbers at an address.
+    ///
+    /// # Safety
+    /// [`LANES`](Vector::LANES) numbers can be read there.
+    unsafe fn load_at(from: *const f32) -> Self;
+    /// Writes the lanes to an address.
+    ///
+    /// # Safety
+    /// [`LANES`](Vector::LANES) numbers can be written there, which nobody else uses meanwhile.
+    unsafe fn store_at(self, to: *mut f32);
     /// Writes the lanes to the front of memory that need not be set.
-    fn put(self, to: &mut [Unset]);
+    #[inline(always)]
+    fn put(self, to: &mut [Unset]) {
+        assert!(to.len() >= Self::LANES);
+        // SAFETY: the memory is long enough, and borrowed alone.
+        unsafe { self.store_at(to.as_mut_ptr().cast()) }
+    }
+    /// `from[first + i]` in each lane i of `lanes`, 0 in the others.
+    #[inline(always)]
+    fn load_lanes(from: &[f32], first: isize, lanes: Range<usize>) -> Self {
+        if lanes == (0..Self::LANES) {
+            return Self::load(&from[first as usize..]);
+        }
+        let mut all = [0.0; 16];
+        for i in lanes {
+            all[i] = from[(first + i as isize) as usize];
+        }
+        Self::load(&all)
+    }
+    /// Every N-th number of the first N · [`LANES`](Vector::LANES), from the j-th on, in vector j.
+    #[inline(always)]
+    fn split<const N: usize>(from: &[f32]) -> [Self; N] {
+        let mut parts = [[0.0; 16]; N];
+        for (i, numbers) in from.chunks_exact(N).take(Self::LANES).enumerate() {
+            for (part, number) in parts.iter_mut().zip(numbers) {
+                part[i] = *number;
+            }
+        }
+        parts.map(|part| Self::load(&part))
+    }
+    /// The inverse of [`split`](Vector::split).
+    #[inline(always)]
+    fn join<const N: usize>(parts: [Self; N], to: &mut [f32]) {
+        let mut all = [[0.0; 16]; N];
+        for (part, lanes) in parts.into_iter().zip(&mut all) {
+            part.store(lanes);
+        }
+        for (i, numbers) in to.chunks_exact_mut(N).take(Self::LANES).enumerate() {
+            for (part, number) in all.iter().zip(numbers) {
+                *number = part[i];
+            }
+        }
+    }
     /// self + other.
     fn add(self, other: Self) -> Self;
     /// self − other.
@@ -73,6 +125,17 @@ pub(crate) enum Level {
 }
 
 impl Level {
+    /// How many numbers a vector holds.
+    pub(crate) fn lanes(self) -> usize {
+        match self {
+            Level::Portable => portable::F32x8::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => 8,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => 16,
+        }
+    }
+
     /// The widest that this processor has.
     pub(crate) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
@@ -93,7 +156,8 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     run_at(Level::best(), kernel)
 }
 
-fn run_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
+/// Runs a kernel with the vectors of `level`, which must come of [`Level::best`].
+pub(super) fn run_at<K: Kernel>(level: Level, kernel: K) -> K::Output {
     match level {
         Level::Portable => kernel.run::<portable::F32x8>(),
         // SAFETY: `Level::best` and the tests' list of levels name a level only after its features
@@ -199,8 +263,9 @@ mod x86 {
     //! processor has the features. That is what makes the intrinsics below sound.
 
     use std::arch::x86_64::*;
+    use std::ops::Range;
 
-    use super::{Kernel, Unset, Vector};
+    use super::{Kernel, Vector};
 
     /// # Safety
     /// The processor must have AVX2 and FMA.
@@ -241,9 +306,82 @@ mod x86 {
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
         }
         #[inline(always)]
-        fn put(self, to: &mut [Unset]) {
-            assert!(to.len() >= Self::LANES);
-            unsafe { _mm512_storeu_ps(to.as_mut_ptr().cast(), self.0) }
+        unsafe fn load_at(from: *const f32) -> Self {
+            // SAFETY: readable, by the contract.
+            Self(unsafe { _mm512_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn store_at(self, to: *mut f32) {
+            // SAFETY: writable and unshared, by the contract.
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        fn load_lanes(from: &[f32], first: isize, lanes: Range<usize>) -> Self {
+            if lanes.is_empty() {
+                return Self::splat(0.0);
+            }
+            let (start, end) = (first + lanes.start as isize, first + lanes.end as isize);
+            assert!(start >= 0 && end as usize <= from.len() && lanes.end <= Self::LANES);
+            let mask = (((1u32 << lanes.end) - 1) & !((1u32 << lanes.start) - 1)) as u16;
+            // The address may lie before the slice; only lanes inside of it are read.
+            Self(unsafe { _mm512_maskz_loadu_ps(mask, from.as_ptr().wrapping_offset(first)) })
+        }
+        #[inline(always)]
+        fn split<const N: usize>(from: &[f32]) -> [Self; N] {
+            assert!(from.len() >= N * Self::LANES && (N == 2 || N == 4));
+            let v = |i: usize| Self::load(&from[i * Self::LANES..]).0;
+            unsafe {
+                if N == 2 {
+                    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                    let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+                    let parts =
+                        [_mm512_permutex2var_ps(v(0), even, v(1)), _mm512_permutex2var_ps(v(0), odd, v(1))];
+                    std::array::from_fn(|j| Self(parts[j]))
+                } else {
+                    let low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+                    let high = _mm512_add_epi32(low, _mm512_set1_epi32(2));
+                    let pick =
+                        |i| (_mm512_permutex2var_ps(v(0), i, v(1)), _mm512_permutex2var_ps(v(2), i, v(3)));
+                    let ((a, b), (c, d)) = (pick(low), pick(high));
+                    let parts = [
+                        _mm512_shuffle_f32x4::<0x44>(a, b),
+                        _mm512_shuffle_f32x4::<0xee>(a, b),
+                        _mm512_shuffle_f32x4::<0x44>(c, d),
+                        _mm512_shuffle_f32x4::<0xee>(c, d),
+                    ];
+                    std::array::from_fn(|j| Self(parts[j]))
+                }
+            }
+        }
+        #[inline(always)]
+        fn join<const N: usize>(parts: [Self; N], to: &mut [f32]) {
+            assert!(to.len() >= N * Self::LANES && (N == 2 || N == 4));
+            let p = |j: usize| parts[j].0;
+            let mut put = |i: usize, v: __m512| Self(v).store(&mut to[i * Self::LANES..]);
+            unsafe {
+                if N == 2 {
+                    let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+                    let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+                    put(0, _mm512_permutex2var_ps(p(0), low, p(1)));
+                    put(1, _mm512_permutex2var_ps(p(0), high, p(1)));
+                } else {
+                    // Transposes within each quarter of the vectors, then quarters into order.
+                    let (a, b) = (_mm512_unpacklo_ps(p(0), p(1)), _mm512_unpackhi_ps(p(0), p(1)));
+                    let (c, d) = (_mm512_unpacklo_ps(p(2), p(3)), _mm512_unpackhi_ps(p(2), p(3)));
+                    let pairs = |x, y| {
+                        let (x, y) = (_mm512_castps_pd(x), _mm512_castps_pd(y));
+                        let (low, high) = (_mm512_unpacklo_pd(x, y), _mm512_unpackhi_pd(x, y));
+                        (_mm512_castpd_ps(low), _mm512_castpd_ps(high))
+                    };
+                    let ((e, f), (g, h)) = (pairs(a, c), pairs(b, d));
+                    let low = (_mm512_shuffle_f32x4::<0x44>(e, f), _mm512_shuffle_f32x4::<0x44>(g, h));
+                    let high = (_mm512_shuffle_f32x4::<0xee>(e, f), _mm512_shuffle_f32x4::<0xee>(g, h));
+                    put(0, _mm512_shuffle_f32x4::<0x88>(low.0, low.1));
+                    put(1, _mm512_shuffle_f32x4::<0xdd>(low.0, low.1));
+                    put(2, _mm512_shuffle_f32x4::<0x88>(high.0, high.1));
+                    put(3, _mm512_shuffle_f32x4::<0xdd>(high.0, high.1));
+                }
+            }
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {
@@ -316,9 +454,14 @@ mod x86 {
             unsafe { _mm256_storeu_ps(to.as_mut_ptr(), self.0) }
         }
         #[inline(always)]
-        fn put(self, to: &mut [Unset]) {
-            assert!(to.len() >= Self::LANES);
-            unsafe { _mm256_storeu_ps(to.as_mut_ptr().cast(), self.0) }
+        unsafe fn load_at(from: *const f32) -> Self {
+            // SAFETY: readable, by the contract.
+            Self(unsafe { _mm256_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn store_at(self, to: *mut f32) {
+            // SAFETY: writable and unshared, by the contract.
+            unsafe { _mm256_storeu_ps(to, self.0) }
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {
@@ -387,7 +530,7 @@ mod x86 {
 mod portable {
     //! The vector of every other processor: an array that the compiler may put into registers.
 
-    use super::{Unset, Vector};
+    use super::Vector;
 
     #[derive(Clone, Copy)]
     pub(super) struct F32x8([f32; 8]);
@@ -414,8 +557,14 @@ mod portable {
             to[..8].copy_from_slice(&self.0);
         }
         #[inline(always)]
-        fn put(self, to: &mut [Unset]) {
-            to[..8].write_copy_of_slice(&self.0);
+        unsafe fn load_at(from: *const f32) -> Self {
+            // SAFETY: readable, by the contract; an array of numbers is aligned as they are.
+            Self(unsafe { from.cast::<[f32; 8]>().read() })
+        }
+        #[inline(always)]
+        unsafe fn store_at(self, to: *mut f32) {
+            // SAFETY: writable and unshared, by the contract.
+            unsafe { to.cast::<[f32; 8]>().write(self.0) }
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {
@@ -491,6 +640,38 @@ pub(crate) mod tests {
             }
         }
         levels
+    }
+
+    struct Rearranged<const N: usize>;
+
+    impl<const N: usize> Kernel for Rearranged<N> {
+        type Output = ();
+        #[inline(always)]
+        fn run<V: Vector>(self) {
+            let x: Vec<f32> = (0..(N + 1) * V::LANES).map(|i| i as f32).collect();
+            let parts = V::split::<N>(&x);
+            let mut lanes = vec![0.0; V::LANES];
+            for (j, part) in parts.iter().enumerate() {
+                part.store(&mut lanes);
+                assert!(lanes.iter().enumerate().all(|(i, v)| *v == (i * N + j) as f32), "{N}: {lanes:?}");
+            }
+            let mut back = vec![-1.0; N * V::LANES];
+            V::join(parts, &mut back);
+            assert_eq!(back, x[..N * V::LANES]);
+            for (first, part) in [(-2, 2..V::LANES), (3, 0..5), (0, 0..V::LANES), (7, 4..4)] {
+                V::load_lanes(&x, first, part.clone()).store(&mut lanes);
+                let expected = |i: usize| if part.contains(&i) { (i as isize + first) as f32 } else { 0.0 };
+                assert!(lanes.iter().enumerate().all(|(i, v)| *v == expected(i)), "{first}, {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_rearranged_alike_on_every_level() {
+        for level in levels() {
+            run_at(level, Rearranged::<2>);
+            run_at(level, Rearranged::<4>);
+        }
     }
 
     struct Exp<'a>(&'a [f32], &'a mut [Unset], bool);

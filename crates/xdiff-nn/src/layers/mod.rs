@@ -1,24 +1,39 @@
 //! Layers with right gradients.
+//!
+//! Each layer has a path of plain candle operations for any device and type, and most a CPU kernel
+//! for f32; [`compute`](crate::compute) says which is taken. The kernels' gradients cannot be
+//! differentiated again: second derivatives need [`Path::Plain`](crate::compute::Path::Plain).
 
 mod activation;
 mod attention;
 mod batch_norm;
 #[cfg(test)]
 mod compare;
+mod conv;
 mod dropout;
 mod embedding;
+mod empty;
 mod group_norm;
 mod layer_norm;
+mod linear;
+mod pool;
+mod resample;
 mod softmax;
+mod upsample;
 
 pub use activation::Activation;
 pub use attention::{AttentionOptions, attend, attention, attention_probabilities};
 pub use batch_norm::{BatchNorm2d, BatchNormConfig, Mode};
+pub(crate) use conv::ConvShape;
+pub use conv::{Conv2d, Conv2dConfig, ConvGeometry, Padding, conv2d};
 pub use dropout::dropout;
 pub use embedding::Embedding;
 pub use group_norm::{GroupNorm, group_norm};
 pub use layer_norm::{LayerNorm, layer_norm};
+pub use linear::{Linear, linear};
+pub use pool::{Pool2d, adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d};
 pub use softmax::{softmax, softmax_last_dim};
+pub use upsample::{upsample_bicubic2d, upsample_bilinear2d, upsample_nearest2d};
 
 use candle_core::{DType, Tensor};
 

@@ -1,0 +1,313 @@
+//! The training loop.
+
+use std::error::Error as StdError;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use serde_json::Value;
+use xdiff_nn::optim::{AdamW, Ema, Gradients, backward};
+use xdiff_nn::{ParamSet, Rng};
+
+use super::checkpoint::{Checkpoint, checkpoint_error};
+use super::config::TrainConfig;
+use super::loss::{NoisySample, diffusion_loss};
+use super::observer::{StepReport, TrainObserver};
+use crate::cancel::CancelToken;
+use crate::schedule::NoiseSchedule;
+use crate::{Cond, Denoiser, Error, Result};
+
+/// Clean images and what they are conditioned on.
+#[derive(Clone, Debug)]
+pub struct TrainBatch {
+    /// (B, C, H, W), in [−1, 1].
+    pub images: Tensor,
+    /// The conditions of the same samples.
+    pub cond: Cond,
+}
+
+/// How a run of the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished,
+    /// The run was cancelled between two steps; a checkpoint was written if there is a place for it.
+    Cancelled,
+}
+
+/// Trains a denoiser.
+///
+/// All chance of step s comes from (seed, s): a training that was interrupted, by whatever, and
+/// resumed from its last checkpoint ends with the same bits as one that ran through, provided that
+/// the batches it is given from step s on are the same.
+#[derive(Debug)]
+pub struct Trainer<D> {
+    model: D,
+    params: ParamSet,
+    schedule: NoiseSchedule,
+    config: TrainConfig,
+    description: Value,
+    optimizer: AdamW,
+    ema: Option<Ema>,
+    history: Vec<f32>,
+}
+
+impl<D: Denoiser> Trainer<D> {
+    /// A training at step 0. `description` is kept in the checkpoints, for building the model again.
+    ///
+    /// # Errors
+    /// When the configuration does not validate or the model has nothing to train.
+    pub fn new(
+        model: D,
+        params: ParamSet,
+        schedule: NoiseSchedule,
+        config: TrainConfig,
+        description: Value,
+    ) -> Result<Self> {
+        config.validate()?;
+        if params.trainable().next().is_none() {
+            return Err(Error::input(
+                "parameters",
+                "none is trainable: build the model from Params::fresh or Params::trainable",
+            ));
+        }
+        let optimizer = AdamW::new(&params, config.adamw)?;
+        let ema = config.ema.map(|ema| Ema::new(&params, ema)).transpose()?;
+        Ok(Self { model, params, schedule, config, description, optimizer, ema, history: Vec::new() })
+    }
+
+    /// Goes on where a checkpoint stopped.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] when it was made under another configuration or for another model;
+    /// the training is then as it was.
+    pub fn resume(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let differs = |what: &str| {
+            let hint = "resume with the configuration it was made with, or start anew in another folder";
+            Err(checkpoint_error(None, format!("it was made with another {what}"), hint))
+        };
+        if !self.config.continues(&checkpoint.config) {
+            return differs("training configuration");
+        }
+        if self.description != checkpoint.description {
+            return differs("model or data description");
+        }
+        self.params.load(&checkpoint.weights)?;
+        self.optimizer.load_state(&checkpoint.optimizer)?;
+        if let (Some(ema), Some(state)) = (&mut self.ema, &checkpoint.ema) {
+            ema.load_state(state)?;
+        }
+        self.history.clone_from(&checkpoint.history);
+        Ok(())
+    }
+
+    /// Steps done so far: the position from which the next batches must come.
+    pub fn step(&self) -> usize {
+        self.history.len()
+    }
+
+    /// The loss of each step so far.
+    pub fn history(&self) -> &[f32] {
+        &self.history
+    }
+
+    /// The model.
+    pub fn model(&self) -> &D {
+        &self.model
+    }
+
+    /// The weights that are being trained.
+    pub fn params(&self) -> &ParamSet {
+        &self.params
+    }
+
+    /// The state now.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        Ok(Checkpoint {
+            step: self.step(),
+            config: self.config.clone(),
+            description: self.description.clone(),
+            weights: self.params.tensors()?,
+            ema: self.ema.as_ref().map(Ema::state).transpose()?,
+            optimizer: self.optimizer.state()?,
+            history: self.history.clone(),
+        })
+    }
+
+    /// Trains until all steps are done or the token is raised, writing the checkpoint to `path`
+    /// every [`TrainConfig::checkpoint_every`] steps and at the end.
+    ///
+    /// `batches` must begin with the batch of step [`step`](Self::step), counted in batches:
+    /// step × [`TrainConfig::accumulate`].
+    ///
+    /// # Errors
+    /// When the batches end or fail, shapes do not fit, a loss or gradient is not finite, or a
+    /// checkpoint cannot be written. The last checkpoint on disk remains.
+    pub fn run<E: Into<Box<dyn StdError + Send + Sync>>>(
+        &mut self,
+        mut batches: impl Iterator<Item = std::result::Result<TrainBatch, E>>,
+        path: Option<&Path>,
+        cancel: &CancelToken,
+        observer: &mut dyn TrainObserver,
+    ) -> Result<Outcome> {
+        let mut saved = self.step();
+        while self.step() < self.config.steps {
+            if cancel.is_cancelled() {
+                self.save(path, &mut saved)?;
+                return Ok(Outcome::Cancelled);
+            }
+            let report = self.one_step(&mut batches)?;
+            observer.step(&report)?;
+            if report.step % self.config.checkpoint_every == 0 {
+                self.save(path, &mut saved)?;
+            }
+        }
+        self.save(path, &mut saved)?;
+        Ok(Outcome::Finished)
+    }
+
+    fn save(&self, path: Option<&Path>, saved: &mut usize) -> Result<()> {
+        if let Some(path) = path
+            && *saved != self.step()
+        {
+            self.checkpoint()?.write(path)?;
+            *saved = self.step();
+        }
+        Ok(())
+    }
+
+    fn one_step<E: Into<Box<dyn StdError + Send + Sync>>>(
+        &mut self,
+        batches: &mut impl Iterator<Item = std::result::Result<TrainBatch, E>>,
+    ) -> Result<StepReport> {
+        let step = self.step();
+        let rng = Rng::new(self.config.seed).fork("train").sample(step as u64);
+        let mut total: Option<Gradients> = None;
+        let mut loss_sum = 0.0;
+        for micro in 0..self.config.accumulate {
+            let batch = match batches.next() {
+                Some(Ok(batch)) => batch,
+                Some(Err(e)) => return Err(Error::Data(e.into())),
+                None => {
+                    return Err(Error::input(
+                        "batches",
+                        format!("they ended at step {step}; give an endless iterator"),
+                    ));
+                }
+            };
+            let loss = self.loss(&batch, &rng.sample(micro as u64))?;
+            let value = f64::from(loss.to_scalar::<f32>()?);
+            if !value.is_finite() {
+                return Err(Error::NonFinite {
+                    what: "the loss",
+                    step,
+                    hint: "lower the learning rate, clip the gradient, and check the images for NaN",
+                });
+            }
+            loss_sum += value;
+            let grads = backward(&loss, &self.params)?;
+            match &mut total {
+                None => total = Some(grads),
+                Some(sum) => sum.add(&grads)?,
+            }
+        }
+        let Some(mut grads) = total else {
+            return Err(Error::config("accumulate", "is 0, must be at least 1"));
+        };
+        if self.config.accumulate > 1 {
+            grads.scale(1.0 / self.config.accumulate as f64)?;
+        }
+        let grad_norm = match self.config.clip_norm {
+            Some(longest) => grads.clip_norm(longest)?,
+            None => grads.global_norm()?,
+        };
+        if !grad_norm.is_finite() {
+            return Err(Error::NonFinite {
+                what: "the gradient",
+                step,
+                hint: "lower the learning rate and check the images for NaN",
+            });
+        }
+        let lr = self.config.lr_schedule.lr(self.config.adamw.lr, step as u64);
+        self.optimizer.step(&grads, lr)?;
+        if let Some(ema) = &mut self.ema {
+            ema.update(&self.params)?;
+        }
+        let loss = loss_sum / self.config.accumulate as f64;
+        self.history.push(loss as f32);
+        Ok(StepReport { step: step + 1, total: self.config.steps, loss, grad_norm, lr })
+    }
+
+    fn loss(&self, batch: &TrainBatch, rng: &Rng) -> Result<Tensor> {
+        let x0 = &batch.images;
+        let &[count, channels, height, width] = x0.dims() else {
+            return Err(Error::input(
+                "training images",
+                format!("shape {:?}, must be (B, C, H, W)", x0.dims()),
+            ));
+        };
+        if count == 0 {
+            return Err(Error::input("training images", "the batch is empty"));
+        }
+        let size = channels * height * width;
+        let mut noise = Vec::with_capacity(count * size);
+        let mut t = Vec::with_capacity(count);
+        let mut kept = Vec::with_capacity(count);
+        for i in 0..count {
+            // A sample's chance is its own, so that it does not depend on the rest of the batch.
+            let mut rng = rng.sample(i as u64);
+            t.push(rng.below(self.schedule.steps()) as f32);
+            let lost = self.config.condition_dropout.is_some_and(|d| rng.chance(d.probability));
+            kept.push(!lost);
+            let start = noise.len();
+            noise.extend(rng.normals(size));
+            if self.config.loss.offset_noise > 0.0 {
+                for channel in noise[start..].chunks_mut((height * width).max(1)) {
+                    let offset = (self.config.loss.offset_noise * rng.normal()) as f32;
+                    channel.iter_mut().for_each(|v| *v += offset);
+                }
+            }
+        }
+        let device = x0.device();
+        let noise = Tensor::from_vec(noise, x0.shape(), device)?;
+        let t = Tensor::from_vec(t, count, device)?;
+        let x_t = self.schedule.add_noise(x0, &noise, &t)?;
+        let cond = self.drop_conditions(&batch.cond, &kept, device)?;
+        let predicted = self.model.predict_training(&x_t, &t, &cond, &mut rng.fork("dropout"))?;
+        let sample = NoisySample { x0, noise: &noise, t: &t };
+        diffusion_loss(&self.config.loss, &self.schedule, self.model.prediction(), &predicted, &sample)
+    }
+
+    /// Zeroes the images and text of the samples that lost their condition, and gives them the
+    /// null class.
+    fn drop_conditions(&self, cond: &Cond, kept: &[bool], device: &Device) -> Result<Cond> {
+        if kept.iter().all(|k| *k) {
+            return Ok(cond.clone());
+        }
+        let keep = Tensor::from_iter(kept.iter().map(|k| f32::from(u8::from(*k))), device)?;
+        let class = match (&cond.class, self.config.condition_dropout.and_then(|d| d.null_class)) {
+            (None, _) => None,
+            (Some(_), None) => {
+                return Err(Error::config(
+                    "condition_dropout",
+                    "null_class must be given when the model is conditioned on classes",
+                ));
+            }
+            (Some(class), Some(null)) => {
+                let keep = Tensor::from_iter(kept.iter().map(|k| u8::from(*k)), device)?;
+                Some(keep.where_cond(class, &class.ones_like()?.affine(f64::from(null), 0.0)?)?)
+            }
+        };
+        let image = match &cond.image {
+            None => None,
+            Some(x) => Some(x.broadcast_mul(&keep.reshape(((), 1, 1, 1))?)?),
+        };
+        let text = match &cond.text {
+            None => None,
+            Some(x) => Some(x.broadcast_mul(&keep.reshape(((), 1, 1))?)?),
+        };
+        Ok(Cond { image, class, text })
+    }
+}

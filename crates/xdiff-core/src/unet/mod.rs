@@ -1,0 +1,14 @@
+//! U-Nets with the configuration and weight names of diffusers.
+
+mod attention;
+mod block;
+mod config;
+mod embedding;
+mod flops;
+mod pixel;
+mod resnet;
+
+pub use config::{
+    ClassEmbedding, DownBlock, MidBlock, Resampling, TimeEmbedding, TimeScaleShift, UNet2DConfig, UpBlock,
+};
+pub use pixel::UNet2D;

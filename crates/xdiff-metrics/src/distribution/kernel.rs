@@ -1,0 +1,353 @@
+//! The kernel distance between two sets of features.
+
+use std::fmt;
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use xdiff_core::Metric;
+use xdiff_nn::Rng;
+
+use super::features::{FeatureBatch, Features, check_joins, matrix};
+use crate::{Error, Result};
+
+const METRIC: &str = "kernel distance";
+
+/// The squared maximum mean discrepancy between two sets of features under the cubic kernel
+/// k(x, y) = (x·y/d + 1)³, with the unbiased estimator of Gretton et al. 2012 (Bińkowski et al.
+/// 2018, who call it KID over Inception features):
+///
+/// MMD² = Σ_{i≠j} k(xᵢ, xⱼ)/(n(n−1)) + Σ_{i≠j} k(yᵢ, yⱼ)/(m(m−1)) − 2·Σ k(xᵢ, yⱼ)/(nm).
+///
+/// It has no bias, so it can be below zero, and it does not depend on the order of the vectors. All
+/// vectors are kept: the memory is O((n+m)·d). With [`Subsets`] the mean and spread over random
+/// subsets are computed too, as papers report them; these depend on the seed and on the order in
+/// which the vectors were added.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelDistance {
+    extractor: String,
+    dim: usize,
+    subsets: Option<Subsets>,
+    reference: Vec<f64>,
+    generated: Vec<f64>,
+}
+
+/// Random subsets over which the distance is averaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Subsets {
+    /// How many.
+    pub count: usize,
+    /// Vectors of each set in a subset, drawn without replacement.
+    pub size: usize,
+    /// The seed of the draw.
+    pub seed: u64,
+}
+
+impl Default for Subsets {
+    /// The 100 subsets of 1000 vectors that are usual in papers, seed 0.
+    fn default() -> Self {
+        Self { count: 100, size: 1000, seed: 0 }
+    }
+}
+
+/// The distance over subsets.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SubsetScore {
+    /// How the subsets were drawn.
+    pub subsets: Subsets,
+    /// The mean over the subsets.
+    pub mean: f64,
+    /// Their standard deviation, divided by the count and not by one less, as is usual for KID.
+    pub sd: f64,
+}
+
+/// A kernel distance, with what a reader must know to compare it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KernelScore {
+    /// MMD² over the whole sets.
+    pub value: f64,
+    /// Over random subsets, when they were asked for.
+    pub over_subsets: Option<SubsetScore>,
+    /// What made the features: architecture, weights, resize.
+    pub extractor: String,
+    /// The length of a feature vector.
+    pub dim: usize,
+    /// Vectors in the reference set.
+    pub n_reference: usize,
+    /// Vectors in the set that is judged.
+    pub n_generated: usize,
+}
+
+impl fmt::Display for KernelScore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { value, extractor, n_reference, n_generated, .. } = self;
+        write!(f, "Cubic kernel distance ({extractor}): {value} (n = {n_reference} and {n_generated}")?;
+        if let Some(SubsetScore { subsets, mean, sd }) = self.over_subsets {
+            let Subsets { count, size, seed } = subsets;
+            write!(f, "; {mean} ± {sd} over {count} subsets of {size}, seed {seed}")?;
+        }
+        write!(f, ")")
+    }
+}
+
+impl KernelDistance {
+    /// An empty accumulator for vectors of length `dim` of an extractor.
+    ///
+    /// # Errors
+    /// When `dim` is 0, or there are no subsets or they have fewer than two vectors.
+    pub fn new(dim: usize, extractor: impl Into<String>, subsets: Option<Subsets>) -> Result<Self> {
+        if dim == 0 {
+            return Err(Error::config("dim", "feature vectors need at least one value"));
+        }
+        if let Some(Subsets { count, size, .. }) = subsets {
+            if count == 0 {
+                return Err(Error::config("count", "needs at least one subset"));
+            }
+            if size < 2 {
+                return Err(Error::config("size", format!("needs at least 2 vectors, got {size}")));
+            }
+        }
+        let extractor = extractor.into();
+        Ok(Self { extractor, dim, subsets, reference: Vec::new(), generated: Vec::new() })
+    }
+
+    fn over_subsets(&self, subsets: Subsets) -> Result<SubsetScore> {
+        let Subsets { count, size, seed } = subsets;
+        let least = self.reference.len().min(self.generated.len()) / self.dim;
+        if least < size {
+            let unit = "feature vectors in each set for its subsets";
+            return Err(Error::TooFew { metric: METRIC, unit, need: size, got: least });
+        }
+        let root = Rng::new(seed).fork("kernel distance subsets");
+        let values: Vec<f64> = (0..count as u64)
+            .into_par_iter()
+            .map(|i| {
+                let mut rng = root.sample(i);
+                let reference = draw(&self.reference, self.dim, size, &mut rng);
+                let generated = draw(&self.generated, self.dim, size, &mut rng);
+                mmd2(matrix(&reference, self.dim), matrix(&generated, self.dim))
+            })
+            .collect();
+        let mean = values.iter().sum::<f64>() / count as f64;
+        let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / count as f64;
+        Ok(SubsetScore { subsets, mean, sd: variance.sqrt() })
+    }
+}
+
+impl Metric for KernelDistance {
+    type Batch<'a> = FeatureBatch<'a>;
+    type Value = KernelScore;
+    type Error = Error;
+
+    fn update(&mut self, batch: FeatureBatch<'_>) -> Result<()> {
+        let (features, set) = match batch {
+            FeatureBatch::Reference(features) => (features, &mut self.reference),
+            FeatureBatch::Generated(features) => (features, &mut self.generated),
+        };
+        check_joins(METRIC, (&self.extractor, self.dim), (features.extractor(), features.dim()))?;
+        set.extend_from_slice(features.rows());
+        Ok(())
+    }
+
+    fn compute(&self) -> Result<KernelScore> {
+        let (reference, generated) = (&self.reference, &self.generated);
+        let (n_reference, n_generated) = (reference.len() / self.dim, generated.len() / self.dim);
+        let got = n_reference.min(n_generated);
+        if got < 2 {
+            let unit = "feature vectors in each set";
+            return Err(Error::TooFew { metric: METRIC, unit, need: 2, got });
+        }
+        Ok(KernelScore {
+            value: mmd2(matrix(reference, self.dim), matrix(generated, self.dim)),
+            over_subsets: self.subsets.map(|s| self.over_subsets(s)).transpose()?,
+            extractor: self.extractor.clone(),
+            dim: self.dim,
+            n_reference,
+            n_generated,
+        })
+    }
+
+    fn merge(&mut self, other: &Self) -> Result<()> {
+        check_joins(METRIC, (&self.extractor, self.dim), (&other.extractor, other.dim))?;
+        if self.subsets != other.subsets {
+            return Err(Error::Incompatible {
+                metric: METRIC,
+                what: "the choice of subsets",
+                left: format!("{:?}", self.subsets),
+                right: format!("{:?}", other.subsets),
+            });
+        }
+        self.reference.extend_from_slice(&other.reference);
+        self.generated.extend_from_slice(&other.generated);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.reference.clear();
+        self.generated.clear();
+    }
+}
+
+/// The distance between two sets that are there as a whole.
+///
+/// # Errors
+/// When the sets have different feature lengths or extractors, one has fewer than two vectors or
+/// than a subset, or the subsets cannot be used.
+pub fn kernel_distance(
+    reference: &Features,
+    generated: &Features,
+    subsets: Option<Subsets>,
+) -> Result<KernelScore> {
+    let mut distance = KernelDistance::new(reference.dim(), reference.extractor(), subsets)?;
+    distance.update(FeatureBatch::Reference(reference))?;
+    distance.update(FeatureBatch::Generated(generated))?;
+    distance.compute()
+}
+
+/// `size` rows without replacement.
+fn draw(rows: &[f64], dim: usize, size: usize, rng: &mut Rng) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..rows.len() / dim).collect();
+    let mut drawn = Vec::with_capacity(size * dim);
+    for i in 0..size {
+        let j = i + rng.below(order.len() - i);
+        order.swap(i, j);
+        drawn.extend_from_slice(&rows[order[i] * dim..(order[i] + 1) * dim]);
+    }
+    drawn
+}
+
+fn mmd2(x: MatRef<'_, f64>, y: MatRef<'_, f64>) -> f64 {
+    let (n, m) = (x.nrows() as f64, y.nrows() as f64);
+    among(x) / (n * (n - 1.0)) + among(y) / (m * (m - 1.0)) - 2.0 * between(x, y) / (n * m)
+}
+
+/// Rows that are multiplied at a time.
+const BLOCK: usize = 256;
+
+/// Σ k(xᵢ, yⱼ) over all pairs.
+fn between(x: MatRef<'_, f64>, y: MatRef<'_, f64>) -> f64 {
+    let pairs: Vec<_> = blocks(x).flat_map(|a| blocks(y).map(move |b| (a, b))).collect();
+    let sums: Vec<f64> = pairs.into_par_iter().map(|(a, b)| block(a, b, |_, _| 1.0)).collect();
+    sums.iter().sum()
+}
+
+/// Σ k(xᵢ, xⱼ) over i ≠ j.
+fn among(x: MatRef<'_, f64>) -> f64 {
+    let blocks: Vec<_> = blocks(x).collect();
+    let pairs: Vec<_> = (0..blocks.len()).flat_map(|i| (0..=i).map(move |j| (i, j))).collect();
+    let sums: Vec<f64> = pairs
+        .into_par_iter()
+        .map(|(i, j)| {
+            let weight = |r, c| if i == j && r <= c { 0.0 } else { 2.0 };
+            block(blocks[i], blocks[j], weight)
+        })
+        .collect();
+    sums.iter().sum()
+}
+
+fn blocks(x: MatRef<'_, f64>) -> impl Iterator<Item = MatRef<'_, f64>> {
+    (0..x.nrows()).step_by(BLOCK).map(move |i| x.subrows(i, BLOCK.min(x.nrows() - i)))
+}
+
+/// Σ weight(i, j)·k(xᵢ, yⱼ).
+fn block(x: MatRef<'_, f64>, y: MatRef<'_, f64>, weight: impl Fn(usize, usize) -> f64) -> f64 {
+    let mut products = Mat::zeros(x.nrows(), y.nrows());
+    matmul(&mut products, Accum::Replace, x, y.transpose(), 1.0 / x.ncols() as f64, Par::Seq);
+    let mut sum = 0.0;
+    for j in 0..products.ncols() {
+        for (i, product) in products.col(j).iter().enumerate() {
+            sum += weight(i, j) * (product + 1.0).powi(3);
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(seed: u64, n: usize, shift: f64) -> Features {
+        let mut rng = Rng::new(seed);
+        Features::new((0..n * 6).map(|_| rng.normal() + shift).collect(), 6, "noise").unwrap()
+    }
+
+    fn naive(x: &Features, y: &Features) -> f64 {
+        let mean = |x: &Features, y: &Features, distinct: bool| {
+            let (mut sum, mut count) = (0.0, 0.0);
+            for (i, a) in x.rows().chunks(x.dim()).enumerate() {
+                for (j, b) in y.rows().chunks(x.dim()).enumerate() {
+                    if !(distinct && i == j) {
+                        let dot: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+                        sum += (dot / x.dim() as f64 + 1.0).powi(3);
+                        count += 1.0;
+                    }
+                }
+            }
+            sum / count
+        };
+        mean(x, x, true) + mean(y, y, true) - 2.0 * mean(x, y, false)
+    }
+
+    #[test]
+    fn blocks_give_the_definition_and_symmetry() {
+        for (n, m) in [(2, 3), (256, 257), (300, 513)] {
+            let (x, y) = (noise(1, n, 0.0), noise(2, m, 0.3));
+            let got = kernel_distance(&x, &y, None).unwrap().value;
+            assert!((got - naive(&x, &y)).abs() < 1e-10, "{n} {m}");
+            let swapped = kernel_distance(&y, &x, None).unwrap().value;
+            assert!((got - swapped).abs() < 1e-12, "{n} {m}");
+        }
+    }
+
+    #[test]
+    fn shards_in_another_order_give_the_same_distance() {
+        let (x, y) = (noise(1, 70, 0.0), noise(2, 50, 0.5));
+        let piece =
+            |from: usize, to: usize| Features::new(x.rows()[from * 6..to * 6].to_vec(), 6, "noise").unwrap();
+        let mut a = KernelDistance::new(6, "noise", None).unwrap();
+        a.update(FeatureBatch::Reference(&piece(30, 70))).unwrap();
+        let mut b = a.clone();
+        b.reset();
+        assert!(matches!(b.compute(), Err(Error::TooFew { .. })));
+        b.update(FeatureBatch::Reference(&piece(0, 30))).unwrap();
+        b.update(FeatureBatch::Generated(&y)).unwrap();
+        a.merge(&b).unwrap();
+        let whole = kernel_distance(&x, &y, None).unwrap();
+        let merged = a.compute().unwrap();
+        assert!((merged.value - whole.value).abs() < 1e-10);
+        assert_eq!((merged.n_reference, merged.n_generated), (70, 50));
+    }
+
+    #[test]
+    fn subsets_are_seeded_and_centre_on_the_whole() {
+        let (x, y) = (noise(1, 400, 0.0), noise(2, 400, 0.5));
+        let subsets = Subsets { count: 40, size: 60, seed: 3 };
+        let run = |subsets| kernel_distance(&x, &y, Some(subsets)).unwrap();
+        let score = run(subsets);
+        assert_eq!(score, run(subsets));
+        assert_ne!(score.over_subsets, run(Subsets { seed: 4, ..subsets }).over_subsets);
+        let over = score.over_subsets.unwrap();
+        assert!((over.mean - score.value).abs() < over.sd, "{score}");
+        assert!(score.to_string().contains("over 40 subsets of 60, seed 3"), "{score}");
+        // A subset of everything is the whole, in another order.
+        let all = run(Subsets { count: 2, size: 400, seed: 0 }).over_subsets.unwrap();
+        assert!((all.mean - score.value).abs() < 1e-10 && all.sd < 1e-10);
+    }
+
+    #[test]
+    fn what_cannot_be_computed_is_a_typed_error() {
+        let (x, y) = (noise(1, 5, 0.0), noise(2, 9, 0.0));
+        let subsets = |count, size| Some(Subsets { count, size, seed: 0 });
+        assert!(matches!(kernel_distance(&x, &y, subsets(1, 6)), Err(Error::TooFew { need: 6, .. })));
+        assert!(matches!(kernel_distance(&x, &y, subsets(0, 3)), Err(Error::Config { .. })));
+        assert!(matches!(kernel_distance(&x, &y, subsets(1, 1)), Err(Error::Config { .. })));
+        assert!(matches!(kernel_distance(&noise(1, 1, 0.0), &y, None), Err(Error::TooFew { .. })));
+        let other = Features::new(vec![0.0; 12], 6, "another").unwrap();
+        assert!(matches!(kernel_distance(&x, &other, None), Err(Error::Incompatible { .. })));
+        let mut plain = KernelDistance::new(6, "noise", None).unwrap();
+        let drawn = KernelDistance::new(6, "noise", subsets(2, 2)).unwrap();
+        assert!(matches!(plain.merge(&drawn), Err(Error::Incompatible { .. })));
+    }
+}

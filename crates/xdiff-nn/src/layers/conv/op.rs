@@ -1,0 +1,92 @@
+//! The CPU kernels as a differentiable candle operation.
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+
+use super::ConvShape;
+use crate::kernels::conv as kernel;
+use crate::kernels::slices::{Gradients, contiguous, tensor, with_slices};
+
+pub(super) fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, shape: ConvShape) -> crate::Result<Tensor> {
+    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    Ok(match b {
+        Some(b) => x.apply_op3(&w, &b.contiguous()?, Conv2dOp(shape))?,
+        None => x.apply_op2(&w, Conv2dOp(shape))?,
+    })
+}
+
+struct Conv2dOp(ConvShape);
+
+impl Conv2dOp {
+    fn forward(&self, x: &[f32], w: &[f32], b: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(kernel::forward(&self.0, x, w, b)?), (&self.0.out_dims()).into()))
+    }
+
+    /// The gradients that the graph asks for.
+    fn backward(&self, x: &Tensor, w: &Tensor, b: Option<&Tensor>, grad: &Tensor) -> Result<Gradients> {
+        let s = &self.0;
+        let (mut dx, mut dw, mut db) = (None, None, None);
+        let grad = grad.contiguous()?;
+        if x.track_op() {
+            dx = Some(tensor(with_slices([&grad, w], |[g, w]| kernel::input_grad(s, g, w))?, x.shape())?);
+        }
+        if w.track_op() {
+            dw = Some(tensor(with_slices([&grad, x], |[g, x]| kernel::weight_grad(s, g, x))?, w.shape())?);
+        }
+        if let Some(b) = b
+            && b.track_op()
+        {
+            db = Some(tensor(with_slices([&grad], |[g]| Ok(kernel::bias_grad(s, g)))?, b.shape())?);
+        }
+        Ok((dx, dw, db))
+    }
+}
+
+impl CustomOp2 for Conv2dOp {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.forward(contiguous(x, x_layout)?, contiguous(w, w_layout)?, None)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw, _) = self.backward(x, w, None, grad)?;
+        Ok((dx, dw))
+    }
+}
+
+impl CustomOp3 for Conv2dOp {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let bias = contiguous(b, b_layout)?;
+        self.forward(contiguous(x, x_layout)?, contiguous(w, w_layout)?, Some(bias))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, b: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Gradients> {
+        self.backward(x, w, Some(b), grad)
+    }
+}

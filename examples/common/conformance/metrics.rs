@@ -1,0 +1,75 @@
+//! Metrics.
+
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+use xdiff::metrics::{
+    Dice, Empty, Features, MsSsim, PairMetric, Psnr, Ssim, SsimPreset, frechet_distance, kernel_distance,
+};
+
+use super::{Case, Outputs};
+use crate::AnyError;
+
+fn value(values: Vec<f64>) -> Result<Outputs, AnyError> {
+    let n = values.len();
+    Ok(vec![("value".to_owned(), Tensor::from_vec(values, n, &Device::Cpu)?)])
+}
+
+fn pairs(case: &Case, metric: &dyn PairMetric) -> Result<Outputs, AnyError> {
+    value(metric.values(case.input("a")?, case.input("b")?)?)
+}
+
+pub(super) fn psnr(case: &Case) -> Result<Outputs, AnyError> {
+    pairs(case, &Psnr::new(case.need("data_range")?)?)
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PresetName {
+    Wang,
+    SkimageDefault,
+    Torchmetrics,
+}
+
+pub(super) fn ssim(case: &Case) -> Result<Outputs, AnyError> {
+    let preset = match case.get("preset")?.unwrap_or(PresetName::Wang) {
+        PresetName::Wang => SsimPreset::Wang,
+        PresetName::SkimageDefault => SsimPreset::SkimageDefault,
+        PresetName::Torchmetrics => SsimPreset::Torchmetrics,
+    };
+    pairs(case, &Ssim::new(preset, case.need("data_range")?)?)
+}
+
+pub(super) fn ms_ssim(case: &Case) -> Result<Outputs, AnyError> {
+    pairs(case, &MsSsim::new(case.need("data_range")?)?)
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum EmptyName {
+    One,
+    Nan,
+}
+
+pub(super) fn dice(case: &Case) -> Result<Outputs, AnyError> {
+    let empty = match case.get("empty")?.unwrap_or(EmptyName::One) {
+        EmptyName::One => Empty::One,
+        EmptyName::Nan => Empty::Nan,
+    };
+    pairs(case, &Dice { empty })
+}
+
+fn features(case: &Case) -> Result<(Features, Features), AnyError> {
+    let read =
+        |name: &str| -> Result<Features, AnyError> { Ok(Features::from_tensor(case.input(name)?, "given")?) };
+    Ok((read("a")?, read("b")?))
+}
+
+pub(super) fn frechet(case: &Case) -> Result<Outputs, AnyError> {
+    let (a, b) = features(case)?;
+    value(vec![frechet_distance(&a, &b)?.value])
+}
+
+pub(super) fn kid(case: &Case) -> Result<Outputs, AnyError> {
+    let (a, b) = features(case)?;
+    value(vec![kernel_distance(&a, &b, None)?.value])
+}

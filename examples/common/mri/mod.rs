@@ -1,0 +1,9 @@
+//! Mask-conditioned MRI: the main job that `quickstart` and `faithful_mri` share.
+
+pub mod model;
+pub mod preset;
+pub mod report;
+pub mod sampling;
+pub mod scores;
+pub mod source;
+pub mod store;

@@ -1,0 +1,106 @@
+//! Where images and masks come from.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use xdiff::data::folder::{PairLayout, pairs};
+use xdiff::data::phantom::{PhantomConfig, PhantomDataset, PhantomKind};
+use xdiff::data::{
+    Cached, Colour, Dataset, FileDataset, Geometry, ManifestConfig, MaskKind, PairKind, Part, ReadOptions,
+    SplitConfig, Subset, Window, infos, read_manifest, split,
+};
+
+use crate::AnyError;
+
+/// Images with masks, parted into those to train on and those held out.
+#[derive(Clone)]
+pub struct MriData {
+    /// To train on.
+    pub train: Arc<dyn Dataset>,
+    /// Held out.
+    pub held_out: Arc<dyn Dataset>,
+    /// What the conditioning mask marks.
+    pub mask: MaskKind,
+    /// One sentence on where it all comes from, for reports.
+    pub about: String,
+}
+
+impl std::fmt::Debug for MriData {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MriData")
+            .field("train", &self.train.len())
+            .field("held_out", &self.held_out.len())
+            .field("mask", &self.mask)
+            .field("about", &self.about)
+            .finish()
+    }
+}
+
+/// Breast phantoms conditioned on the breast region, as in the paper.
+///
+/// # Errors
+/// When the size is below what phantoms can be drawn at.
+pub fn phantoms(patients: usize, size: usize, seed: u64) -> Result<MriData, AnyError> {
+    let config = PhantomConfig { kind: PhantomKind::BreastMri, patients, size, seed, ..Default::default() };
+    let all = Arc::new(PhantomDataset::new(config)?);
+    let about = format!(
+        "breast phantoms (synthetic), {} slices of {patients} patients, {size}×{size}, seed {seed}, patients kept apart",
+        all.len()
+    );
+    let parts = split(&infos(&all)?, &SplitConfig { train: 0.8, val: 0.0, test: 0.2, seed })?;
+    let part = |indices: Vec<usize>| -> Result<Arc<dyn Dataset>, AnyError> {
+        Ok(Arc::new(Cached::new(Subset::new(all.clone(), indices)?, CACHE_BYTES)))
+    };
+    Ok(MriData { train: part(parts.train)?, held_out: part(parts.test)?, mask: MaskKind::Breast, about })
+}
+
+const CACHE_BYTES: usize = 2 << 30;
+
+/// A folder with `images/` and `masks/`. A manifest beside or above it that lists these files gives
+/// split and patient; without one, each file is its own patient and 20 % are held out.
+///
+/// # Errors
+/// When the folder or the manifest cannot be read or a mask does not fit its image.
+pub fn folder(dir: &Path, mask: MaskKind, size: usize, seed: u64) -> Result<MriData, AnyError> {
+    let options = ReadOptions::new(Window::Full).with(Geometry::square(size), Colour::Grey);
+    let (listing, how) = match manifest_above(dir) {
+        Some((file, prefix)) => {
+            let config = ManifestConfig { pair_kind: PairKind::All(mask.clone()), ..Default::default() }
+                .filter("dataset", [prefix.as_str()]);
+            let listing = read_manifest(&file, &config)?;
+            (listing, format!("split and groups from {}", file.display()))
+        }
+        None => {
+            let layout =
+                PairLayout { masks: [(mask.clone(), "masks".to_owned())].into(), ..Default::default() };
+            let how = "no manifest found: each image is taken for its own patient, 20 % held out".to_owned();
+            (pairs(dir, &layout)?, how)
+        }
+    };
+    let about = format!("{} ({} pairs, {how})", dir.display(), listing.entries.len());
+    let cached = |listing| -> Result<Arc<dyn Dataset>, AnyError> {
+        Ok(Arc::new(Cached::new(FileDataset::new(listing, options.clone())?, CACHE_BYTES)))
+    };
+    let (train, test) = (listing.part(Part::Train), listing.part(Part::Test));
+    if !train.entries.is_empty() && !test.entries.is_empty() {
+        return Ok(MriData { train: cached(train)?, held_out: cached(test)?, mask, about });
+    }
+    let all: Arc<dyn Dataset> = cached(listing)?;
+    let parts = split(&infos(&*all)?, &SplitConfig { train: 0.8, val: 0.0, test: 0.2, seed })?;
+    Ok(MriData {
+        train: Arc::new(Subset::new(all.clone(), parts.train)?),
+        held_out: Arc::new(Subset::new(all, parts.test)?),
+        mask,
+        about,
+    })
+}
+
+/// The nearest `MANIFEST.tsv` up to three folders above, and the folder's name in it.
+fn manifest_above(dir: &Path) -> Option<(PathBuf, String)> {
+    let dir = dir.canonicalize().ok()?;
+    dir.ancestors().take(4).find_map(|root| {
+        let file = root.join("MANIFEST.tsv");
+        let prefix = dir.strip_prefix(root).ok()?.to_str()?.replace('\\', "/");
+        file.is_file().then_some((file, prefix))
+    })
+}
