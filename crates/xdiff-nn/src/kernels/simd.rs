@@ -136,8 +136,12 @@ impl Level {
         }
     }
 
-    /// The widest that this processor has.
+    /// The widest that this processor has; in tests, the one that a thread is held to.
     pub(crate) fn best() -> Self {
+        #[cfg(test)]
+        if let Some(level) = tests::held() {
+            return level;
+        }
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
@@ -623,8 +627,28 @@ mod portable {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::kernels::slices::written;
+
+    thread_local! {
+        static HELD: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    /// The level that this thread is held to.
+    pub(crate) fn held() -> Option<Level> {
+        HELD.get()
+    }
+
+    /// Runs `work` once for every level, on threads that are held to it.
+    pub(crate) fn on_every_level(work: impl Fn(Level) + Sync) {
+        for level in levels() {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(2);
+            let pool = pool.start_handler(move |_| HELD.set(Some(level))).build().unwrap();
+            pool.install(|| work(level));
+        }
+    }
 
     /// Every instruction set that this processor has.
     pub(crate) fn levels() -> Vec<Level> {
