@@ -76,11 +76,6 @@ pub(crate) trait Vector: Copy {
             }
         }
     }
-<<<<<<< HEAD
-    /// Writes the lanes to the front of memory that need not be set.
-    fn put(self, to: &mut [Unset]);
-=======
->>>>>>> nnnorm
     /// self + other.
     fn add(self, other: Self) -> Self;
     /// self − other.
@@ -391,14 +386,6 @@ mod x86 {
                     put(3, _mm512_shuffle_f32x4::<0xdd>(high.0, high.1));
                 }
             }
-<<<<<<< HEAD
-        }
-        #[inline(always)]
-        fn put(self, to: &mut [Unset]) {
-            assert!(to.len() >= Self::LANES);
-            unsafe { _mm512_storeu_ps(to.as_mut_ptr().cast(), self.0) }
-=======
->>>>>>> nnnorm
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {
@@ -479,14 +466,6 @@ mod x86 {
         unsafe fn store_at(self, to: *mut f32) {
             // SAFETY: writable and unshared, by the contract.
             unsafe { _mm256_storeu_ps(to, self.0) }
-<<<<<<< HEAD
-        }
-        #[inline(always)]
-        fn put(self, to: &mut [Unset]) {
-            assert!(to.len() >= Self::LANES);
-            unsafe { _mm256_storeu_ps(to.as_mut_ptr().cast(), self.0) }
-=======
->>>>>>> nnnorm
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {
@@ -590,13 +569,6 @@ mod portable {
         unsafe fn store_at(self, to: *mut f32) {
             // SAFETY: writable and unshared, by the contract.
             unsafe { to.cast::<[f32; 8]>().write(self.0) }
-<<<<<<< HEAD
-        }
-        #[inline(always)]
-        fn put(self, to: &mut [Unset]) {
-            to[..8].write_copy_of_slice(&self.0);
-=======
->>>>>>> nnnorm
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {
