@@ -16,12 +16,12 @@ use image::GrayImage;
 use xdiff::core::cancel::CancelToken;
 use xdiff::core::train::Outcome;
 use xdiff::data::MaskKind;
-use xdiff_examples::AnyError;
 use xdiff_examples::mri::model::{self, Model};
 use xdiff_examples::mri::preset::Preset;
 use xdiff_examples::mri::sampling::{self, Sampled};
 use xdiff_examples::mri::source::{self, MriData};
 use xdiff_examples::mri::{report, store};
+use xdiff_examples::{AnyError, one_thread_pool};
 
 /// Mask-conditioned diffusion for MRI.
 #[derive(Parser)]
@@ -189,6 +189,7 @@ fn run(command: Command) -> Result<(), AnyError> {
 }
 
 fn main() -> ExitCode {
+    one_thread_pool();
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

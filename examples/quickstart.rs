@@ -12,9 +12,9 @@ use clap::{Parser, ValueEnum};
 use xdiff::core::cancel::CancelToken;
 use xdiff::core::train::Outcome;
 use xdiff::data::MaskKind;
-use xdiff_examples::AnyError;
 use xdiff_examples::mri::preset::Preset;
 use xdiff_examples::mri::{model, report, sampling, source};
+use xdiff_examples::{AnyError, one_thread_pool};
 
 /// Trains a small mask-conditioned diffusion model, samples from it and writes a report.
 #[derive(Parser)]
@@ -76,6 +76,7 @@ fn run(args: &Args) -> Result<(), AnyError> {
 }
 
 fn main() -> ExitCode {
+    one_thread_pool();
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -5,3 +5,16 @@ pub mod mri;
 
 /// An error of any of the crates, or a plain sentence.
 pub type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Leaves all work to one pool of threads; the first call of `main`.
+///
+/// The tensor engine keeps a pool of its own beside rayon's, whose threads spin while they wait and
+/// take the cores from our kernels: up to half of the speed on two cores. An environment variable,
+/// read once, turns it off. Whoever set it already has the last word.
+pub fn one_thread_pool() {
+    const VARIABLE: &str = "CANDLE_NUM_THREADS";
+    if std::env::var_os(VARIABLE).is_none() {
+        // SAFETY: called before any other thread is started, so nobody reads the environment.
+        unsafe { std::env::set_var(VARIABLE, "1") };
+    }
+}

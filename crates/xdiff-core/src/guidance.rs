@@ -70,6 +70,11 @@ impl Guidance {
         if self.rescale == 0. {
             return Ok(out);
         }
+        if out.rank() < 2 {
+            let reason =
+                format!("has shape {:?}; rescaling needs (B, …) with two elements a sample", out.dims());
+            return Err(Error::input("cond", reason));
+        }
         let ratio = (deviation(cond)? / deviation(&out)?)?;
         weighted_sum(&[(self.rescale, &out.broadcast_mul(&ratio)?), (1. - self.rescale, &out)])
     }
@@ -247,6 +252,8 @@ mod tests {
         assert!(Guidance { scale: f64::NAN, rescale: 0. }.combine(&a, &a).is_err());
         assert!(Guidance { scale: 2., rescale: 1.5 }.combine(&a, &a).is_err());
         assert!(Guidance { scale: 2., rescale: 0. }.combine(&a, &b).is_err());
+        let scalar = Tensor::new(1f32, &Device::Cpu).unwrap();
+        assert!(Guidance { scale: 2., rescale: 0.5 }.combine(&scalar, &scalar).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod cancel;
 mod cond;
 pub mod error;
 pub mod guidance;
+mod lenient;
 pub mod sample;
 pub mod schedule;
 pub mod scheduler;

@@ -25,7 +25,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// A file or the image in it is larger than the limit.
-    #[error("{}: {what} is over the limit of {limit}; raise `Limits` if the file is to be trusted", path.display())]
+    #[error("{}: {what} is over the limit of {limit}; raise the limit only for a file that is to be trusted", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,

@@ -134,7 +134,8 @@ impl Image {
 
     /// Reads PNG, JPEG, TIFF or BMP, 8 or 16 bits, grey or RGB (TIFF also RGB of 32-bit floats). The
     /// numbers stay as stored; nothing is scaled. The format is told by the content, not by the name.
-    /// A wholly opaque alpha channel is dropped, since it says nothing; any other is refused.
+    /// A wholly opaque alpha channel is dropped, since it says nothing; any other is refused. Orientation
+    /// tags are not followed: rows and columns are those of the file.
     ///
     /// # Errors
     /// When the file is missing, empty, truncated, not an image, of a kind not listed above, larger
@@ -333,17 +334,18 @@ fn planar(
     height: usize,
     width: usize,
 ) -> Result<Image> {
-    let (interleaved, depth): (Vec<f32>, Depth) = match pixels {
-        DynamicImage::ImageLuma8(p) => (p.into_raw().into_iter().map(f32::from).collect(), Depth::U8),
-        DynamicImage::ImageLumaA8(p) => (p.into_raw().into_iter().map(f32::from).collect(), Depth::U8),
-        DynamicImage::ImageRgb8(p) => (p.into_raw().into_iter().map(f32::from).collect(), Depth::U8),
-        DynamicImage::ImageRgba8(p) => (p.into_raw().into_iter().map(f32::from).collect(), Depth::U8),
-        DynamicImage::ImageLuma16(p) => (p.into_raw().into_iter().map(f32::from).collect(), Depth::U16),
-        DynamicImage::ImageLumaA16(p) => (p.into_raw().into_iter().map(f32::from).collect(), Depth::U16),
-        DynamicImage::ImageRgb16(p) => (p.into_raw().into_iter().map(f32::from).collect(), Depth::U16),
-        DynamicImage::ImageRgba16(p) => (p.into_raw().into_iter().map(f32::from).collect(), Depth::U16),
-        DynamicImage::ImageRgb32F(p) => (p.into_raw(), Depth::F32),
-        DynamicImage::ImageRgba32F(p) => (p.into_raw(), Depth::F32),
+    let layout = Layout { stored: usize::from(colour.channel_count()), alpha: colour.has_alpha() };
+    let (data, depth) = match &pixels {
+        DynamicImage::ImageLuma8(p) => (layout.planes(p, u8::MAX), Depth::U8),
+        DynamicImage::ImageLumaA8(p) => (layout.planes(p, u8::MAX), Depth::U8),
+        DynamicImage::ImageRgb8(p) => (layout.planes(p, u8::MAX), Depth::U8),
+        DynamicImage::ImageRgba8(p) => (layout.planes(p, u8::MAX), Depth::U8),
+        DynamicImage::ImageLuma16(p) => (layout.planes(p, u16::MAX), Depth::U16),
+        DynamicImage::ImageLumaA16(p) => (layout.planes(p, u16::MAX), Depth::U16),
+        DynamicImage::ImageRgb16(p) => (layout.planes(p, u16::MAX), Depth::U16),
+        DynamicImage::ImageRgba16(p) => (layout.planes(p, u16::MAX), Depth::U16),
+        DynamicImage::ImageRgb32F(p) => (layout.planes(p, 1.0), Depth::F32),
+        DynamicImage::ImageRgba32F(p) => (layout.planes(p, 1.0), Depth::F32),
         _ => {
             return Err(Error::malformed(
                 path,
@@ -352,22 +354,38 @@ fn planar(
             ));
         }
     };
-    let stored = usize::from(colour.channel_count());
-    if colour.has_alpha() {
-        let opaque = depth.range().map_or(1.0, |(_, hi)| hi);
-        if interleaved.iter().skip(stored - 1).step_by(stored).any(|a| *a != opaque) {
-            return Err(Error::Channels {
-                name: path.display().to_string(),
-                got: "the image has a transparent alpha channel".into(),
-                expected: "grey or RGB",
-                hint: "flatten it onto a background first",
-            });
-        }
-    }
-    let channels = stored - usize::from(colour.has_alpha());
-    let data = (0..channels).flat_map(|c| interleaved.iter().skip(c).step_by(stored).copied()).collect();
+    let Some(data) = data else {
+        return Err(Error::Channels {
+            name: path.display().to_string(),
+            got: "the image has a transparent alpha channel".into(),
+            expected: "grey or RGB",
+            hint: "flatten it onto a background first",
+        });
+    };
+    let channels = layout.colours();
     let origin = Origin { path: None, depth, channels, windowed: None };
     Ok(Image { channels, height, width, data, scale: Scale::Stored, origin })
+}
+
+/// Interleaved channels, of which the last may be alpha.
+struct Layout {
+    stored: usize,
+    alpha: bool,
+}
+
+impl Layout {
+    fn colours(&self) -> usize {
+        self.stored - usize::from(self.alpha)
+    }
+
+    /// The planes without alpha; `None` when alpha is anything but opaque.
+    fn planes<T: Copy + PartialEq + Into<f32>>(&self, raw: &[T], opaque: T) -> Option<Vec<f32>> {
+        let channel = |c: usize| raw.iter().skip(c).step_by(self.stored).copied();
+        if self.alpha && channel(self.colours()).any(|a| a != opaque) {
+            return None;
+        }
+        Some((0..self.colours()).flat_map(|c| channel(c).map(Into::into)).collect())
+    }
 }
 
 const TRUNCATED: &str = "the file is damaged or was cut off: copy or download it again";

@@ -25,6 +25,7 @@
 //! Files are read through [`FileDataset`], whose list comes from [`read_manifest`] or [`folder`], and
 //! whose [`Window`] must be chosen: nothing is ever scaled by an image's own range.
 
+pub mod augment;
 pub mod dataset;
 pub mod error;
 pub mod folder;
@@ -38,6 +39,7 @@ pub mod split;
 pub mod transform;
 pub mod window;
 
+pub use augment::{Augment, Augmented, Border};
 pub use dataset::{Cached, Dataset, InMemory, Sample, SampleInfo, Subset, infos};
 pub use error::{Error, Result};
 pub use image::{Colour, Depth, Image, Limits, Origin, Scale};

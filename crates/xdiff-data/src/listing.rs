@@ -54,7 +54,8 @@ pub struct Listing {
 }
 
 impl Listing {
-    pub(crate) fn new(entries: Vec<Entry>, skipped: Vec<PathBuf>) -> Self {
+    /// A listing of these files, with the classes that they name.
+    pub fn new(entries: Vec<Entry>, skipped: Vec<PathBuf>) -> Self {
         let mut classes: Vec<String> = entries.iter().filter_map(|e| e.class.clone()).collect();
         classes.sort();
         classes.dedup();
@@ -140,6 +141,8 @@ impl ReadOptions {
 #[derive(Clone, Debug)]
 pub struct FileDataset {
     listing: Listing,
+    /// The class number of each entry.
+    numbers: Vec<Option<u32>>,
     options: ReadOptions,
 }
 
@@ -147,7 +150,7 @@ impl FileDataset {
     /// A dataset over the files of a listing. Files are read when asked for.
     ///
     /// # Errors
-    /// When the listing has no entries.
+    /// When the listing has no entries, or one of a class that `classes` does not name.
     pub fn new(listing: Listing, options: ReadOptions) -> Result<Self> {
         if listing.entries.is_empty() {
             return Err(Error::argument(
@@ -155,7 +158,18 @@ impl FileDataset {
                 "it has no images; check the folder, the filter or the part",
             ));
         }
-        Ok(Self { listing, options })
+        let number = |class: &String| {
+            let place = listing.classes.iter().position(|c| c == class);
+            place.map(|p| p as u32).ok_or_else(|| {
+                Error::argument(
+                    "listing",
+                    format!("`{class}` is not among its classes {:?}", listing.classes),
+                )
+            })
+        };
+        let numbers = listing.entries.iter().map(|e| e.class.as_ref().map(number).transpose());
+        let numbers = numbers.collect::<Result<_>>()?;
+        Ok(Self { listing, numbers, options })
     }
 
     /// The files.
@@ -195,8 +209,7 @@ impl Dataset for FileDataset {
     fn info(&self, index: usize) -> Result<SampleInfo> {
         check_index(index, self.len())?;
         let entry = &self.listing.entries[index];
-        let class = entry.class.as_ref().and_then(|c| self.listing.classes.binary_search(c).ok());
-        Ok(SampleInfo { id: entry.id.clone(), class: class.map(|c| c as u32), group: entry.group.clone() })
+        Ok(SampleInfo { id: entry.id.clone(), class: self.numbers[index], group: entry.group.clone() })
     }
 
     fn get(&self, index: usize, _: &mut Rng) -> Result<Sample> {

@@ -1,7 +1,6 @@
 //! Tables that list images: TSV or CSV with a header.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use csv::StringRecord;
@@ -122,13 +121,10 @@ pub fn read_manifest(path: impl AsRef<Path>, config: &ManifestConfig) -> Result<
         let masks = row.masks(&table, config, &classes)?;
         let masks: Vec<_> = masks.into_iter().map(|(kind, relative)| (kind, root.join(relative))).collect();
         let file = root.join(&row.path);
-        if config.check_files {
-            if let Some(missing) =
-                std::iter::once(&file).chain(masks.iter().map(|m| &m.1)).find(|p| !p.is_file())
-            {
-                let reason = format!("{} does not exist or is not a file", missing.display());
-                return Err(table.error(row.line, reason, "paths are relative to the manifest's folder"));
-            }
+        let mut files = std::iter::once(&file).chain(masks.iter().map(|(_, path)| path));
+        if let Some(missing) = files.find(|f| config.check_files && !f.is_file()) {
+            let reason = format!("{} does not exist or is not a file", missing.display());
+            return Err(table.error(row.line, reason, "paths are relative to the manifest's folder"));
         }
         entries.push(Entry {
             id: row.path.clone(),
@@ -142,8 +138,21 @@ pub fn read_manifest(path: impl AsRef<Path>, config: &ManifestConfig) -> Result<
     Ok(Listing::new(entries, Vec::new()))
 }
 
+/// More than any list of files needs.
+const MOST_BYTES: u64 = 1 << 30;
+
+fn read_text(file: &Path) -> Result<Vec<u8>> {
+    let size = std::fs::metadata(file).map_err(|e| Error::io(file, e))?.len();
+    if size > MOST_BYTES {
+        let what = format!("the manifest of {size} bytes");
+        return Err(Error::TooLarge { path: file.into(), what, limit: format!("{MOST_BYTES} bytes") });
+    }
+    std::fs::read(file).map_err(|e| Error::io(file, e))
+}
+
 struct Table {
     file: PathBuf,
+    text: Vec<u8>,
     rows: Vec<Row>,
 }
 
@@ -197,21 +206,22 @@ struct Header {
 
 impl Table {
     fn read(file: &Path, config: &ManifestConfig) -> Result<Self> {
-        let mut table = Self { file: file.to_path_buf(), rows: Vec::new() };
-        let source = File::open(file).map_err(|e| Error::io(file, e))?;
+        let text = read_text(file)?;
+        let mut table = Self { file: file.to_path_buf(), text, rows: Vec::new() };
         let commas = file.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(if commas { b',' } else { b'\t' })
             .quoting(commas)
             .flexible(true)
-            .from_reader(source);
+            .from_reader(table.text.as_slice());
         let names = reader.headers().map_err(|e| table.csv_error(&e))?.clone();
         let header = table.header(&names, config)?;
-        for record in reader.records() {
+        let rows = reader.records().map(|record| {
             let record = record.map_err(|e| table.csv_error(&e))?;
-            let row = table.row(&record, &header, config)?;
-            table.rows.push(row);
-        }
+            table.row(&record, &header, config)
+        });
+        let rows = rows.collect::<Result<_>>()?;
+        table.rows = rows;
         Ok(table)
     }
 
@@ -251,7 +261,7 @@ impl Table {
     }
 
     fn row(&self, record: &StringRecord, header: &Header, config: &ManifestConfig) -> Result<Row> {
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = self.line(record.position());
         if record.len() != header.names {
             return Err(self.error(
                 line,
@@ -331,8 +341,17 @@ impl Table {
         Error::Manifest { path: self.file.clone(), line, reason: reason.into(), hint }
     }
 
+    /// The line that a record starts on. The reader counts from the end of the record before, so blank
+    /// lines between the two are added here.
+    fn line(&self, position: Option<&csv::Position>) -> u64 {
+        let Some(position) = position else { return 1 };
+        let rest = self.text.get(position.byte() as usize..).unwrap_or(&[]);
+        let blank = rest.iter().take_while(|b| matches!(b, b'\r' | b'\n')).filter(|b| **b == b'\n');
+        position.line() + blank.count() as u64
+    }
+
     fn csv_error(&self, error: &csv::Error) -> Error {
-        let line = error.position().map_or(1, csv::Position::line);
+        let line = self.line(error.position());
         match error.kind() {
             csv::ErrorKind::Utf8 { .. } => {
                 self.error(line, "not valid UTF-8", "save the manifest as UTF-8 text")

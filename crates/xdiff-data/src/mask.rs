@@ -8,8 +8,10 @@ use crate::image::{Image, Scale};
 use crate::{Error, Result};
 
 /// What a mask marks.
+///
+/// In configurations it is written as its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(from = "String", into = "String")]
 pub enum MaskKind {
     /// The body against the air.
     Body,
@@ -69,6 +71,18 @@ impl MaskKind {
             Self::LungImageRight => Self::LungImageLeft,
             other => other,
         }
+    }
+}
+
+impl From<String> for MaskKind {
+    fn from(name: String) -> Self {
+        Self::from_name(&name)
+    }
+}
+
+impl From<MaskKind> for String {
+    fn from(kind: MaskKind) -> Self {
+        kind.to_string()
     }
 }
 

@@ -6,9 +6,13 @@
 //! - Image pairs ([`PairMetric`]): [`Psnr`], [`Mse`], [`Mae`], [`Ssim`], [`MsSsim`],
 //!   [`MsSsimReduced`]; masks: [`Dice`], [`Iou`]. [`Running`] gathers them over a data set.
 //! - Feature distributions: [`FrechetDistance`], [`KernelDistance`] over [`Features`].
+//! - Predictions: [`ConfusionMatrix`], [`roc_auc`], [`average_precision`], [`kl_divergence`],
+//!   [`classification_report`]; series: [`pearson`], [`spearman`].
 //!
 //! Statistics are computed in f64.
 
+mod classification;
+mod correlation;
 mod distribution;
 mod error;
 mod overlap;
@@ -17,6 +21,11 @@ mod psnr;
 mod running;
 mod ssim;
 
+pub use classification::{
+    Average, ClassCounts, ClassificationReport, ConfusionMatrix, average_precision, classification_report,
+    kl_divergence, roc_auc, roc_auc_one_vs_rest,
+};
+pub use correlation::{pearson, spearman};
 pub use distribution::{
     FeatureBatch, FeatureMoments, Features, FrechetDistance, FrechetScore, KernelDistance, KernelScore,
     SMALL_SAMPLE, SubsetScore, Subsets, frechet_distance, frechet_of_moments, kernel_distance,

@@ -33,8 +33,8 @@ pub(crate) struct Pair {
     channels: usize,
     height: usize,
     width: usize,
-    /// Which pixels the metric is defined for, and what to do about others.
-    valid: fn(f64) -> bool,
+    /// Finds the first pixel that the metric is not defined for, and says what to do about it.
+    first_bad: fn(&[f64]) -> Option<usize>,
     hint: &'static str,
 }
 
@@ -59,8 +59,8 @@ impl Pair {
             return Err(Error::shape(metric, "images (B, C, H, W) without a zero dimension", a.dims()));
         }
         let (a, b) = (a.to_device(&Device::Cpu)?, b.to_device(&Device::Cpu)?);
-        let valid = f64::is_finite;
-        Ok(Self { metric, a, b, batch, channels, height, width, valid, hint: FINITE })
+        let first_bad = |plane: &[f64]| plane.iter().position(|v| !v.is_finite());
+        Ok(Self { metric, a, b, batch, channels, height, width, first_bad, hint: FINITE })
     }
 
     /// Takes two tensors (B, …) of zeros and ones, each mask as one plane.
@@ -74,7 +74,8 @@ impl Pair {
         let flat = |t: &Tensor| t.flatten_from(1)?.unsqueeze(1)?.unsqueeze(1);
         let pair = Self::new(metric, &flat(a)?, &flat(b)?)?;
         let hint = "masks hold 0 and 1: threshold probabilities, and compare labels one by one";
-        Ok(Self { valid: |v| v == 0.0 || v == 1.0, hint, ..pair })
+        let first_bad = |plane: &[f64]| plane.iter().position(|v| *v != 0.0 && *v != 1.0);
+        Ok(Self { first_bad, hint, ..pair })
     }
 
     pub(crate) fn height(&self) -> usize {
@@ -87,7 +88,7 @@ impl Pair {
 
     /// Maps every plane, in parallel, and gives the results of each image as one slice, in order.
     ///
-    /// `work` is made once for each thread that takes part, so a plane allocates nothing.
+    /// `work` is made once for each run of planes that a thread takes, so a plane allocates nothing.
     pub(crate) fn map<W, R>(
         &self,
         plane: impl Fn(&[f64], &[f64], &mut W) -> R + Sync + Send,
@@ -97,8 +98,10 @@ impl Pair {
         W: Default,
         R: Send,
     {
-        let planes: Vec<R> = (0..self.batch * self.channels)
+        let count = self.batch * self.channels;
+        let planes: Vec<R> = (0..count)
             .into_par_iter()
+            .with_min_len((count / (4 * rayon::current_num_threads())).max(1))
             .map_init(Scratch::<W>::default, |scratch, i| {
                 read_plane(&self.a, i / self.channels, i % self.channels, &mut scratch.a)?;
                 read_plane(&self.b, i / self.channels, i % self.channels, &mut scratch.b)?;
@@ -111,7 +114,7 @@ impl Pair {
     }
 
     fn check(&self, what: &'static str, plane: usize, pixels: &[f64]) -> Result<()> {
-        match pixels.iter().position(|v| !(self.valid)(*v)) {
+        match (self.first_bad)(pixels) {
             None => Ok(()),
             Some(at) => Err(Error::Value {
                 metric: self.metric,

@@ -7,7 +7,7 @@ use image::{Rgb, RgbImage};
 use rayon::prelude::*;
 use serde::Serialize;
 use xdiff::data::Dataset;
-use xdiff::metrics::{Psnr, Ssim, SsimPreset};
+use xdiff::metrics::{PairMetric, Psnr, Ssim, SsimPreset};
 use xdiff::nn::Rng;
 use xdiff::viz::{
     Cell, ChartOptions, ColorBar, Colormap, Grid, GridOptions, LineChart, LineSeries, Mask, Plane, Report,
@@ -339,11 +339,11 @@ pub fn write(
          masks here mark: {}. Research software, not a medical device.",
         data.mask
     ));
-    let mut figure = |report: &mut Report,
-                      name: &str,
-                      image: RgbImage,
-                      caption: &str,
-                      alt: &str|
+    let figure = |report: &mut Report,
+                  name: &str,
+                  image: RgbImage,
+                  caption: &str,
+                  alt: &str|
      -> Result<(), AnyError> {
         save_png(out.join(format!("{name}.png")), &image)?;
         report.figure(&image, caption, alt)?;

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use xdiff::data::folder::{PairLayout, pairs};
 use xdiff::data::phantom::{PhantomConfig, PhantomDataset, PhantomKind};
 use xdiff::data::{
-    Cached, Colour, Dataset, FileDataset, Geometry, ManifestConfig, MaskKind, PairKind, PairLayout, Part,
-    ReadOptions, SplitConfig, Subset, Window, infos, pairs, read_manifest, split,
+    Cached, Colour, Dataset, FileDataset, Geometry, ManifestConfig, MaskKind, PairKind, Part, ReadOptions,
+    SplitConfig, Subset, Window, infos, read_manifest, split,
 };
 
 use crate::AnyError;
@@ -64,7 +65,7 @@ pub fn folder(dir: &Path, mask: MaskKind, size: usize, seed: u64) -> Result<MriD
     let options = ReadOptions::new(Window::Full).with(Geometry::square(size), Colour::Grey);
     let (listing, how) = match manifest_above(dir) {
         Some((file, prefix)) => {
-            let config = ManifestConfig { pair_kind: PairKind::Mask(mask.clone()), ..Default::default() }
+            let config = ManifestConfig { pair_kind: PairKind::All(mask.clone()), ..Default::default() }
                 .filter("dataset", [prefix.as_str()]);
             let listing = read_manifest(&file, &config)?;
             (listing, format!("split and groups from {}", file.display()))

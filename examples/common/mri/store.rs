@@ -63,9 +63,8 @@ pub fn load(path: &Path, model_steps: usize) -> Result<Option<Sampled>, AnyError
     if !path.try_exists().map_err(|e| format!("{}: {e}", path.display()))? {
         return Ok(None);
     }
-    let file = SafetensorsFile::open(path)?;
-    let header =
-        file.metadata().get("samples").ok_or_else(|| format!("{}: holds no samples", path.display()))?;
+    let metadata = read_safetensors_metadata(path)?;
+    let header = metadata.get("samples").ok_or_else(|| format!("{}: holds no samples", path.display()))?;
     let header: Header = serde_json::from_str(header)?;
     if header.model_steps != model_steps {
         return Ok(None);

@@ -103,6 +103,11 @@ impl SampleOptions {
                 return Err(Error::config(field, "is 0 or has a 0; give at least 1"));
             }
         }
+        if self.first_index.checked_add(self.samples as u64).is_none() {
+            let reason =
+                format!("is {}, beyond which there are no {} indices", self.first_index, self.samples);
+            return Err(Error::config("first_index", reason));
+        }
         let (what, given) = match &self.start {
             Start::Noise => return Ok(()),
             Start::Image { x0, strength } => {
@@ -243,8 +248,7 @@ impl<'a> Sampler<'a> {
         options: &SampleOptions,
         samples: std::ops::Range<usize>,
     ) -> Result<Tensor> {
-        let index = |i: usize| options.first_index.saturating_add(i as u64);
-        let ids = index(samples.start)..index(samples.end);
+        let ids = options.first_index + samples.start as u64..options.first_index + samples.end as u64;
         let mut noise = SampleNoise::new(options.noise, options.seed, ids, plan.skipped());
         let mut sample = self.start(plan, options, &samples, &mut noise)?;
         let mut state = State::default();

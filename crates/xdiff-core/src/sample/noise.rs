@@ -1,6 +1,6 @@
 //! Noise that belongs to a sample, whatever its batch.
 
-use candle_core::{Shape, Tensor};
+use candle_core::{Device, Shape, Tensor};
 use serde::{Deserialize, Serialize};
 use xdiff_nn::{Rng, TorchRng};
 
@@ -26,8 +26,8 @@ pub(super) struct SampleNoise {
 }
 
 enum Generator {
-    Native(Rng),
-    Torch(TorchRng),
+    Native(Box<Rng>),
+    Torch(Box<TorchRng>),
 }
 
 impl SampleNoise {
@@ -36,8 +36,8 @@ impl SampleNoise {
     pub(super) fn new(kind: NoiseKind, seed: u64, samples: std::ops::Range<u64>, skipped: usize) -> Self {
         let root = Rng::new(seed).fork("sample");
         let generator = |i| match kind {
-            NoiseKind::Native => Generator::Native(root.sample(i)),
-            NoiseKind::Torch => Generator::Torch(TorchRng::new(seed.wrapping_add(i))),
+            NoiseKind::Native => Generator::Native(Box::new(root.sample(i))),
+            NoiseKind::Torch => Generator::Torch(Box::new(TorchRng::new(seed.wrapping_add(i)))),
         };
         Self { samples: samples.map(generator).collect(), skipped }
     }
@@ -53,10 +53,9 @@ impl SampleNoise {
             *batch = 1;
         }
         let shape = Shape::from(shape);
-        let cpu = &candle_core::Device::Cpu;
         let parts = self.samples.iter_mut().map(|sample| match sample {
-            Generator::Native(rng) => fork(rng).randn(shape.clone(), cpu),
-            Generator::Torch(rng) => rng.randn(shape.clone(), cpu),
+            Generator::Native(rng) => fork(rng).randn(shape.clone(), &Device::Cpu),
+            Generator::Torch(rng) => rng.randn(shape.clone(), &Device::Cpu),
         });
         let parts = parts.collect::<xdiff_nn::Result<Vec<_>>>()?;
         Ok(Tensor::cat(&parts, 0)?.to_dtype(like.dtype())?.to_device(like.device())?)

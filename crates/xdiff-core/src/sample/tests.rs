@@ -1,4 +1,5 @@
 use candle_core::{DType, Device, Tensor};
+use proptest::prelude::*;
 use xdiff_nn::{Tap, TorchRng};
 
 use super::*;
@@ -60,8 +61,14 @@ fn moments(x: &Tensor) -> (f64, f64) {
     (mean, variance.sqrt())
 }
 
-fn any(kind: SchedulerKind) -> AnyScheduler {
-    let json = serde_json::json!({"clip_sample": false, "skip_prk_steps": true, "beta_start": 1e-4, "beta_end": 0.02});
+fn scheduler(kind: SchedulerKind) -> AnyScheduler {
+    let json = serde_json::json!({
+        "clip_sample": false,
+        "skip_prk_steps": true,
+        "set_alpha_to_one": true,
+        "beta_start": 1e-4,
+        "beta_end": 0.02,
+    });
     AnyScheduler::from_config(kind, &json).unwrap()
 }
 
@@ -73,11 +80,29 @@ fn forward_kinds() -> impl Iterator<Item = SchedulerKind> {
 fn samples_of_every_scheduler_have_the_mean_and_deviation_of_the_data() {
     let network = Gaussian::new();
     for kind in forward_kinds() {
-        let scheduler = any(kind);
+        let scheduler = scheduler(kind);
         let x = Sampler::new(&network, &*scheduler).run(&Cond::default(), &options(8, 500)).unwrap();
         let (mean, sd) = moments(&x);
         assert!((mean - 0.4).abs() < 0.02, "{kind:?}: mean {mean}");
         assert!((sd - 0.2).abs() < 0.02, "{kind:?}: deviation {sd}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// A network that knows the image leads every scheduler to it, in any number of steps.
+    #[test]
+    fn a_network_that_knows_the_image_leads_to_it(steps in 1usize..40, seed in any::<u64>(), mean in -1f64..1.) {
+        let network = Gaussian { mean, sd: 0., ..Gaussian::new() };
+        for kind in forward_kinds() {
+            let options = SampleOptions { seed, shape: (1, 2, 3), ..options(2, steps) };
+            let scheduler = scheduler(kind);
+            let x = Sampler::new(&network, &*scheduler).run(&Cond::default(), &options).unwrap();
+            for v in values(&x) {
+                prop_assert!((f64::from(v) - mean).abs() < 2e-3, "{kind:?} in {steps}: {v} for {mean}");
+            }
+        }
     }
 }
 
@@ -86,7 +111,7 @@ fn a_sample_does_not_depend_on_its_batch() {
     let network = Gaussian::new();
     for kind in forward_kinds() {
         for noise in [NoiseKind::Native, NoiseKind::Torch] {
-            let scheduler = any(kind);
+            let scheduler = scheduler(kind);
             let run = |options: SampleOptions| {
                 let options = SampleOptions { noise, ..options };
                 values(&Sampler::new(&network, &*scheduler).run(&Cond::default(), &options).unwrap())
@@ -157,7 +182,7 @@ fn image_to_image_keeps_more_of_the_image_at_less_strength() {
     let network = Gaussian::new();
     let x0 = Tensor::full(2f32, (1, 1, 16, 16), &Device::Cpu).unwrap();
     for kind in forward_kinds() {
-        let scheduler = any(kind);
+        let scheduler = scheduler(kind);
         let mean = |strength| {
             let start = Start::Image { x0: x0.clone(), strength };
             let options = SampleOptions { start, ..options(1, 50) };
@@ -291,6 +316,7 @@ fn options_that_cannot_be_used_are_named() {
         (SampleOptions { samples: 0, ..good() }, "samples"),
         (SampleOptions { batch_size: 0, ..good() }, "batch_size"),
         (SampleOptions { steps: 0, ..good() }, "steps"),
+        (SampleOptions { first_index: u64::MAX, ..good() }, "first_index"),
         (SampleOptions { steps: 1001, ..good() }, "num_inference_steps"),
         (SampleOptions { shape: (1, 0, 16), ..good() }, "shape"),
         (SampleOptions { start: image((1, 1, 16, 16), 0.), ..good() }, "strength"),

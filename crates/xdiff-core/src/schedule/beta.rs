@@ -3,8 +3,9 @@
 use std::f64::consts::FRAC_PI_2;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::{Error, Result, lenient::overlay};
 
 /// The largest β of the schedules that are defined through ᾱ.
 const MAX_BETA: f64 = 0.999;
@@ -81,6 +82,15 @@ impl Default for ScheduleConfig {
 }
 
 impl ScheduleConfig {
+    /// Reads the forward process of a diffusers `scheduler_config.json`; other keys are passed
+    /// over.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names a key whose value does not fit.
+    pub fn from_diffusers(json: &Value) -> Result<Self> {
+        overlay(&Self::default(), json)
+    }
+
     /// Checks every field.
     ///
     /// # Errors

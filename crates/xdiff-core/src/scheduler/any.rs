@@ -5,7 +5,10 @@ use std::{ops::Deref, path::Path, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Ddim, DdimConfig, DdimInverse, DdimInverseConfig, Ddpm, DdpmConfig, Scheduler};
+use super::{
+    Ddim, DdimConfig, DdimInverse, DdimInverseConfig, Ddpm, DdpmConfig, Dpmpp2m, Dpmpp2mConfig, Euler,
+    EulerConfig, Heun, HeunConfig, Pndm, PndmConfig, Scheduler, UniPc, UniPcConfig,
+};
 use crate::{Error, Result};
 
 /// The schedulers by name.
@@ -19,14 +22,31 @@ pub enum SchedulerKind {
     Ddim,
     /// [`DdimInverse`].
     DdimInverse,
+    /// [`Pndm`].
+    Pndm,
+    /// [`Euler`].
+    Euler,
+    /// [`Heun`].
+    Heun,
+    /// [`Dpmpp2m`].
+    #[serde(rename = "dpmpp_2m")]
+    Dpmpp2m,
+    /// [`UniPc`].
+    #[serde(rename = "unipc")]
+    UniPc,
 }
 
 impl SchedulerKind {
     /// Every kind, with the class of diffusers that it stands for.
-    pub const ALL: [(Self, &str); 3] = [
+    pub const ALL: [(Self, &str); 8] = [
         (Self::Ddpm, "DDPMScheduler"),
         (Self::Ddim, "DDIMScheduler"),
         (Self::DdimInverse, "DDIMInverseScheduler"),
+        (Self::Pndm, "PNDMScheduler"),
+        (Self::Euler, "EulerDiscreteScheduler"),
+        (Self::Heun, "HeunDiscreteScheduler"),
+        (Self::Dpmpp2m, "DPMSolverMultistepScheduler"),
+        (Self::UniPc, "UniPCMultistepScheduler"),
     ];
 
     /// The kind that stands for a class of diffusers.
@@ -73,6 +93,11 @@ impl AnyScheduler {
             SchedulerKind::DdimInverse => {
                 Arc::new(DdimInverse::new(DdimInverseConfig::from_diffusers(json)?)?)
             }
+            SchedulerKind::Pndm => Arc::new(Pndm::new(PndmConfig::from_diffusers(json)?)?),
+            SchedulerKind::Euler => Arc::new(Euler::new(EulerConfig::from_diffusers(json)?)?),
+            SchedulerKind::Heun => Arc::new(Heun::new(HeunConfig::from_diffusers(json)?)?),
+            SchedulerKind::Dpmpp2m => Arc::new(Dpmpp2m::new(Dpmpp2mConfig::from_diffusers(json)?)?),
+            SchedulerKind::UniPc => Arc::new(UniPc::new(UniPcConfig::from_diffusers(json)?)?),
         };
         Ok(Self { kind, scheduler })
     }
@@ -101,6 +126,8 @@ impl AnyScheduler {
             hint: "give the scheduler_config.json of a diffusers folder",
         };
         let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+        // Python writes an absent bound as an infinity, which JSON does not have.
+        let text = text.replace(": -Infinity", ": null").replace(": Infinity", ": null");
         let json = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
         Self::from_diffusers(&json)
     }
@@ -121,9 +148,11 @@ impl Deref for AnyScheduler {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{DType, Device, Tensor};
     use serde_json::json;
 
     use super::*;
+    use crate::scheduler::{State, StepInput};
 
     #[test]
     fn names_are_those_of_the_case_format() {
@@ -131,7 +160,7 @@ mod tests {
             .iter()
             .map(|(kind, _)| serde_json::to_value(kind).unwrap().as_str().unwrap().to_owned())
             .collect();
-        assert_eq!(names, ["ddpm", "ddim", "ddim_inverse"]);
+        assert_eq!(names, ["ddpm", "ddim", "ddim_inverse", "pndm", "euler", "heun", "dpmpp_2m", "unipc"]);
     }
 
     #[test]
@@ -142,6 +171,49 @@ mod tests {
             assert!(scheduler.plan(10).unwrap().len() >= 10, "{class}");
             assert!(scheduler.plan(0).is_err(), "{class}");
             assert!(scheduler.plan(1001).is_err(), "{class}");
+        }
+    }
+
+    #[test]
+    fn one_class_reads_the_file_of_another() {
+        let unipc = json!({"solver_type": "bh2", "thresholding": false, "disable_corrector": [0]});
+        assert!(AnyScheduler::from_config(SchedulerKind::Dpmpp2m, &unipc).is_ok());
+        let dpm = json!({"solver_type": "midpoint", "algorithm_type": "dpmsolver++", "sigma_min": null});
+        assert!(AnyScheduler::from_config(SchedulerKind::UniPc, &dpm).is_ok());
+        let ddpm = json!({"variance_type": "fixed_small", "clip_sample": true});
+        assert!(AnyScheduler::from_config(SchedulerKind::Dpmpp2m, &ddpm).is_ok());
+        let learned = json!({"variance_type": "learned_range"});
+        assert!(AnyScheduler::from_config(SchedulerKind::Dpmpp2m, &learned).is_err());
+    }
+
+    #[test]
+    fn a_state_of_another_run_is_an_error() {
+        let x = Tensor::zeros((1, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();
+        for kind in [SchedulerKind::Heun, SchedulerKind::Dpmpp2m, SchedulerKind::UniPc] {
+            let scheduler = AnyScheduler::from_config(kind, &json!({})).unwrap();
+            let plan = scheduler.plan(5).unwrap();
+            let at = StepInput { plan: &plan, index: 0, prediction: &x, sample: &x };
+            let mut state = State::default();
+            assert!(scheduler.step(&at, &mut (), &mut state).is_ok(), "{kind:?}");
+            let again = scheduler.step(&at, &mut (), &mut state);
+            assert!(matches!(again, Err(Error::Input { what: "state", .. })), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_plan_of_another_family_is_an_error() {
+        let x = Tensor::zeros((1, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();
+        let build = |kind| AnyScheduler::from_config(kind, &json!({"skip_prk_steps": true})).unwrap();
+        for (kind, class) in SchedulerKind::ALL {
+            let of_levels = matches!(class, c if c.contains("Discrete") || c.contains("Multistep"));
+            let other = if of_levels { SchedulerKind::Ddim } else { SchedulerKind::Euler };
+            let plan = build(other).plan(5).unwrap();
+            let at = StepInput { plan: &plan, index: 0, prediction: &x, sample: &x };
+            let result = build(kind).step(&at, &mut (), &mut State::default());
+            assert!(
+                matches!(result, Err(Error::Input { what: "plan" | "index", .. })),
+                "{class}: {result:?}"
+            );
         }
     }
 
@@ -157,5 +229,8 @@ mod tests {
         std::fs::write(&path, r#"{"_class_name": "DDPMScheduler", "variance_type": "learned_range"}"#)
             .unwrap();
         assert_eq!(AnyScheduler::from_file(&path).unwrap().kind(), SchedulerKind::Ddpm);
+        let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity}"#;
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(AnyScheduler::from_file(&path).unwrap().kind(), SchedulerKind::Dpmpp2m);
     }
 }

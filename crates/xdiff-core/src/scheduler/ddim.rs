@@ -3,11 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    ClipConfig, NoiseSource, Plan, Scheduler, State, Step, StepInput, config::overlay, plan::strided_ends,
-};
+use super::{ClipConfig, NoiseSource, Plan, Scheduler, State, Step, StepInput, plan::strided_ends};
 use crate::{
     Error, Prediction, Result,
+    lenient::overlay,
     schedule::{NoiseSchedule, ScheduleConfig, convert, weighted_sum},
     spacing::{Grid, TimestepSpacing},
 };
@@ -172,6 +171,18 @@ mod tests {
     fn with_start(beta_start: f64, set_alpha_to_one: bool) -> DdimConfig {
         let schedule = ScheduleConfig { beta_start, ..Default::default() };
         DdimConfig { schedule, set_alpha_to_one, ..golden_config() }
+    }
+
+    #[test]
+    fn uneven_steps_lead_to_the_next_of_the_list() {
+        let json = serde_json::json!({"timestep_spacing": {"exponential": {"gamma": 5, "stage": "late"}}});
+        let scheduler = Ddim::new(DdimConfig::from_diffusers(&json).unwrap()).unwrap();
+        let plan = scheduler.plan(6).unwrap();
+        let list = plan.timesteps();
+        assert!(list[0] - list[1] > 2. * (list[4] - list[5]), "{list:?}");
+        for (index, next) in list.iter().skip(1).map(|t| Some(*t as usize)).chain([None]).enumerate() {
+            assert_eq!(plan.ends(index, scheduler.schedule()).unwrap(), (list[index] as usize, next));
+        }
     }
 
     #[test]

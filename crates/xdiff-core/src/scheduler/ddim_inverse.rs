@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ClipConfig, NoiseSource, Plan, Scheduler, State, Step, StepInput, config::overlay};
+use super::{ClipConfig, NoiseSource, Plan, Scheduler, State, Step, StepInput};
 use crate::{
     Error, Prediction, Result,
+    lenient::overlay,
     schedule::{NoiseSchedule, ScheduleConfig, convert, weighted_sum},
     spacing::{Grid, TimestepSpacing},
 };

@@ -4,11 +4,10 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    ClipConfig, NoiseSource, Plan, Scheduler, State, Step, StepInput, config::overlay, plan::listed_ends,
-};
+use super::{ClipConfig, NoiseSource, Plan, Scheduler, State, Step, StepInput, plan::listed_ends};
 use crate::{
     Error, Prediction, Result,
+    lenient::overlay,
     schedule::{NoiseSchedule, ScheduleConfig, convert, weighted_sum},
     spacing::{Grid, TimestepSpacing},
 };

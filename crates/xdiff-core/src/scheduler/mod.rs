@@ -6,13 +6,18 @@
 
 mod any;
 mod clip;
-mod config;
 mod ddim;
 mod ddim_inverse;
 mod ddpm;
+mod dpmpp;
+mod euler;
+mod heun;
 mod plan;
+mod pndm;
+mod sigmas;
 #[cfg(test)]
 mod toy;
+mod unipc;
 
 use std::fmt::Debug;
 
@@ -23,7 +28,13 @@ pub use clip::ClipConfig;
 pub use ddim::{Ddim, DdimConfig};
 pub use ddim_inverse::{DdimInverse, DdimInverseConfig};
 pub use ddpm::{Ddpm, DdpmConfig, VarianceType};
+pub use dpmpp::{DpmSolverType, Dpmpp2m, Dpmpp2mConfig};
+pub use euler::{Euler, EulerConfig};
+pub use heun::{Heun, HeunConfig};
 pub use plan::Plan;
+pub use pndm::{Pndm, PndmConfig, PndmStart};
+pub use sigmas::{FinalSigma, SigmaSpacing};
+pub use unipc::{UniPc, UniPcConfig, UniPcSolverType};
 
 use crate::{
     Error, Prediction, Result,
@@ -164,6 +175,26 @@ pub struct State {
     calls: usize,
     history: Vec<Tensor>,
     kept: Option<Tensor>,
+    sum: Option<Tensor>,
+}
+
+impl State {
+    /// Appends to the history, of which the last `depth` entries stay.
+    fn push(&mut self, x: &Tensor, depth: usize) {
+        self.history.push(x.clone());
+        let surplus = self.history.len().saturating_sub(depth);
+        self.history.drain(..surplus);
+    }
+
+    /// The entry `back` before the last.
+    fn past(&self, back: usize) -> Result<&Tensor> {
+        let place = self.history.len().checked_sub(back + 1).and_then(|i| self.history.get(i));
+        place.ok_or_else(no_history)
+    }
+}
+
+fn no_history() -> Error {
+    Error::input("state", "does not belong to this run; begin a run with `State::default()`")
 }
 
 /// Where the noise of a stochastic step comes from.

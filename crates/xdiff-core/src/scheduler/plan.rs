@@ -20,6 +20,16 @@ impl Plan {
         Self { timesteps, ends, sigmas: Vec::new(), stride: 0, skipped: 0 }
     }
 
+    /// Steps of one width.
+    pub(super) fn with_stride(timesteps: Vec<f64>, stride: usize) -> Self {
+        Self { timesteps, ends: Vec::new(), sigmas: Vec::new(), stride, skipped: 0 }
+    }
+
+    /// Steps between noise levels, of which there is one more.
+    pub(super) fn with_sigmas(timesteps: Vec<f64>, sigmas: Vec<f64>) -> Self {
+        Self { timesteps, ends: Vec::new(), sigmas, stride: 0, skipped: 0 }
+    }
+
     /// The number of calls.
     pub fn len(&self) -> usize {
         self.timesteps.len()
@@ -72,14 +82,31 @@ impl Plan {
     /// The step that a call starts from, as an index into the tables, and the one at its other end.
     pub(super) fn ends(&self, index: usize, schedule: &NoiseSchedule) -> Result<(usize, Option<usize>)> {
         let t = schedule.whole_step(self.timestep(index)?)?;
-        let end = self.ends.get(index).copied().ok_or_else(|| self.no_call(index))?;
+        let end = self.ends.get(index).copied().ok_or_else(foreign)?;
         Ok((t, end))
+    }
+
+    /// The noise level of a call, or that at the end.
+    pub(super) fn sigma(&self, index: usize) -> Result<f64> {
+        if self.sigmas.is_empty() {
+            return Err(foreign());
+        }
+        self.sigmas.get(index).copied().ok_or_else(|| self.no_call(index))
+    }
+
+    /// The width of a step in training steps.
+    pub(super) fn stride(&self) -> Result<usize> {
+        if self.stride == 0 { Err(foreign()) } else { Ok(self.stride) }
     }
 
     fn no_call(&self, index: usize) -> Error {
         let reason = format!("{index} is not a call of this plan, which has {}", self.len());
         Error::input("index", reason)
     }
+}
+
+fn foreign() -> Error {
+    Error::input("plan", "was made by another scheduler; use the one that makes the steps")
 }
 
 /// The steps that lead from each time step ⌊T/N⌋ further down, or to the next one of the list where

@@ -82,6 +82,10 @@ impl TimestepSpacing {
         let Grid { train, steps, .. } = *grid;
         let last = (train - 1) as f64;
         match self {
+            TimestepSpacing::Leading | TimestepSpacing::Linspace if grid.spare && steps == train => {
+                let reason = format!("is {steps}; this scheduler takes at most {} here", train - 1);
+                Err(Error::config("num_inference_steps", reason))
+            }
             TimestepSpacing::Leading => leading(grid),
             TimestepSpacing::Trailing => Ok(trailing(train, steps)),
             TimestepSpacing::Linspace => {
@@ -180,6 +184,7 @@ mod tests {
             (TimestepSpacing::Leading, grid(0), "num_inference_steps"),
             (TimestepSpacing::Linspace, grid(1001), "num_inference_steps"),
             (TimestepSpacing::Leading, Grid { offset: 1, ..grid(1000) }, "steps_offset"),
+            (TimestepSpacing::Linspace, Grid { spare: true, ..grid(1000) }, "num_inference_steps"),
             (TimestepSpacing::Custom(vec![1.]), grid(2), "timestep_spacing"),
             (TimestepSpacing::Custom(vec![1., 1.]), grid(2), "timestep_spacing"),
             (TimestepSpacing::Custom(vec![f64::NAN, 1.]), grid(2), "timestep_spacing"),

@@ -1,7 +1,7 @@
 //! The configuration of a training.
 
 use serde::{Deserialize, Serialize};
-use xdiff_nn::optim::{AdamWConfig, EmaConfig, LrSchedule};
+use xdiff_nn::optim::{AdamWConfig, EmaConfig, LrSchedule, Rule};
 
 use super::loss::LossConfig;
 use crate::{Error, Result};

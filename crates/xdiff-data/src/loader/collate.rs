@@ -65,6 +65,20 @@ impl Batch {
         self.ids.is_empty()
     }
 
+    /// The same batch with its tensors on another device.
+    ///
+    /// # Errors
+    /// When the device cannot hold them.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let masks = self.masks.iter().map(|(kind, mask)| Ok((kind.clone(), mask.to_device(device)?)));
+        Ok(Self {
+            images: self.images.to_device(device)?,
+            masks: masks.collect::<Result<_>>()?,
+            classes: self.classes.as_ref().map(|c| c.to_device(device)).transpose()?,
+            ..self.clone()
+        })
+    }
+
     /// The mask of a kind.
     ///
     /// # Errors

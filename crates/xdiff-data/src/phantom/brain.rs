@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use xdiff_nn::Rng;
 
-use super::field::{fractal, smooth};
-use super::scene::{Phantom, Scanner, Scene};
-use super::shape::{Blob, Ellipse, Grid, between, mix, side, step};
+use super::field::{Bend, fractal};
+use super::scene::{Phantom, Scanner, Scene, Subject};
+use super::shape::{Blob, Ellipse, between, mix, side, step};
 use crate::Result;
 use crate::mask::MaskKind;
 
@@ -24,6 +24,8 @@ pub enum BrainClass {
 }
 
 impl BrainClass {
+    /// All classes, in the order of their numbers.
+    pub const ALL: [BrainClass; 4] = [Self::Glioma, Self::Meningioma, Self::Pituitary, Self::NoTumor];
     /// The names of the classes, in the order of their numbers.
     pub const NAMES: [&'static str; 4] = ["glioma", "meningioma", "pituitary", "notumor"];
 }
@@ -44,14 +46,8 @@ struct Tones {
 }
 
 /// Draws one axial slice. Masks: head, brain (all inside the skull), lesion (without the oedema).
-/// `depth` is the slice's place from −1 to 1; `patient` fixes all but the noise.
-pub(super) fn draw(
-    class: BrainClass,
-    grid: Grid,
-    depth: f32,
-    patient: &Rng,
-    name: String,
-) -> Result<Phantom> {
+pub(super) fn draw(class: BrainClass, subject: Subject<'_>) -> Result<Phantom> {
+    let (grid, depth, patient) = (subject.grid, subject.depth, subject.patient);
     let rng = &mut patient.fork("anatomy");
     let shrink = 1.0 - 0.08 * depth * depth;
     let axes = (between(rng, 0.67, 0.76) * shrink, between(rng, 0.82, 0.92) * shrink);
@@ -75,7 +71,7 @@ pub(super) fn draw(
         (thalamus, putamen)
     });
     let cistern = Ellipse::new((0.0, 0.335), (0.075, 0.05), 0.0);
-    let bend = smooth(&mut patient.fork("bend"), grid.size, 4);
+    let bend = Bend::new(&mut patient.fork("bend"), grid.size, 4, 0.012);
     let folds = fractal(&mut patient.fork("folds"), grid.size, 14, 2);
     let fine = fractal(&mut patient.fork("fine"), grid.size, 18, 2);
     let tumour = tumour(class, axes, depth, patient);
@@ -87,7 +83,7 @@ pub(super) fn draw(
     let (sin, cos) = turn.sin_cos();
     grid.each(|i, u, v| {
         let (u, v) = (u * cos + v * sin, v * cos - u * sin);
-        let (u, v) = (u + 0.012 * bend[i], v + 0.012 * bend[n - 1 - i]);
+        let (u, v) = bend.at(i, u, v);
         let outline = head.distance(u, v);
         let inner = outline + SKULL;
         head_mask[i] = u8::from(outline <= 0.0);
@@ -137,8 +133,7 @@ pub(super) fn draw(
     let masks =
         vec![(MaskKind::Head, head_mask), (MaskKind::Brain, brain_mask), (MaskKind::Lesion, lesion_mask)];
     let scene = Scene { size: grid.size, channels: 1, healthy, ill, masks, class: class as u32 };
-    let slice = patient.fork("slice").sample(u64::from(depth.to_bits()));
-    scene.scan(Scanner { noise: 0.016, magnitude: true, bias: 0.08 }, name, &slice)
+    scene.scan(Scanner { noise: 0.016, magnitude: true, bias: 0.08 }, subject)
 }
 
 /// The tone inside a tumour at a distance relative to its radius, −1 at the centre and 0 at the edge.

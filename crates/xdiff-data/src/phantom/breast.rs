@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use xdiff_nn::Rng;
 
-use super::field::{fractal, smooth};
-use super::scene::{Phantom, Scanner, Scene};
-use super::shape::{Blob, Ellipse, Grid, between, mix, side, smooth_min, step};
+use super::field::{Bend, fractal};
+use super::scene::{Phantom, Scanner, Scene, Subject};
+use super::shape::{Blob, Ellipse, between, mix, side, smooth_min, step};
 use crate::Result;
 use crate::mask::MaskKind;
 
@@ -20,6 +20,8 @@ pub enum BreastClass {
 }
 
 impl BreastClass {
+    /// All classes, in the order of their numbers.
+    pub const ALL: [BreastClass; 2] = [Self::Healthy, Self::Lesion];
     /// The names of the classes, in the order of their numbers.
     pub const NAMES: [&'static str; 2] = ["healthy", "lesion"];
 }
@@ -35,14 +37,9 @@ struct Anatomy {
 }
 
 /// Draws one axial slice: the breasts point up, the chest wall lies below. Masks: body, breast, gland,
-/// lesion. `depth` is the slice's place from −1 to 1, head to foot; `patient` fixes all but the noise.
-pub(super) fn draw(
-    class: BreastClass,
-    grid: Grid,
-    depth: f32,
-    patient: &Rng,
-    name: String,
-) -> Result<Phantom> {
+/// lesion.
+pub(super) fn draw(class: BreastClass, subject: Subject<'_>) -> Result<Phantom> {
+    let (grid, depth, patient) = (subject.grid, subject.depth, subject.patient);
     let rng = &mut patient.fork("anatomy");
     let bulge = (1.0 - 0.35 * depth * depth).sqrt();
     let anatomy = Anatomy {
@@ -70,7 +67,7 @@ pub(super) fn draw(
     let cavity = Ellipse::new((0.0, anatomy.wall + 0.94), (0.92, 0.68), 0.0);
     let heart = Ellipse::new((between(rng, 0.08, 0.2), anatomy.wall + 0.62), (0.36, 0.34), 0.4);
 
-    let bend = smooth(&mut patient.fork("bend"), grid.size, 3);
+    let bend = Bend::new(&mut patient.fork("bend"), grid.size, 3, 0.018);
     let tissue = fractal(&mut patient.fork("tissue"), grid.size, 7, 3);
     let fine = fractal(&mut patient.fork("fine"), grid.size, 20, 2);
     let lesion = (class == BreastClass::Lesion).then(|| tumour(patient, &anatomy, depth));
@@ -80,7 +77,7 @@ pub(super) fn draw(
     let mut ill = lesion.is_some().then(|| vec![0.0; n]);
     let [mut body, mut breast, mut gland_mask, mut lesion_mask] = [(); 4].map(|()| vec![0u8; n]);
     grid.each(|i, u, v| {
-        let (u, v) = (u + 0.018 * bend[i], v + 0.018 * bend[n - 1 - i]);
+        let (u, v) = bend.at(i, u, v);
         let lobes = lobes[0].distance(u, v).min(lobes[1].distance(u, v));
         let outline = smooth_min(lobes, torso.distance(u, v), 0.12);
         let wall = muscle.distance(u, v);
@@ -120,8 +117,7 @@ pub(super) fn draw(
         (MaskKind::Lesion, lesion_mask),
     ];
     let scene = Scene { size: grid.size, channels: 1, healthy, ill, masks, class: class as u32 };
-    let slice = patient.fork("slice").sample(u64::from(depth.to_bits()));
-    scene.scan(Scanner { noise: 0.02, magnitude: true, bias: 0.1 }, name, &slice)
+    scene.scan(Scanner { noise: 0.02, magnitude: true, bias: 0.1 }, subject)
 }
 
 fn tumour(patient: &Rng, anatomy: &Anatomy, depth: f32) -> Blob {

@@ -47,6 +47,24 @@ pub(super) fn fractal(rng: &mut Rng, size: usize, cells: usize, octaves: u32) ->
     out
 }
 
+/// A smooth displacement of the plane, which makes drawn outlines organic.
+pub(super) struct Bend {
+    field: Vec<f32>,
+    amount: f32,
+}
+
+impl Bend {
+    /// Moves points by about `amount`, in relative units.
+    pub(super) fn new(rng: &mut Rng, size: usize, cells: usize, amount: f32) -> Self {
+        Self { field: smooth(rng, size, cells), amount }
+    }
+
+    /// Where pixel i, at (u, v), is moved. One field serves both directions, read backwards for the second.
+    pub(super) fn at(&self, i: usize, u: f32, v: f32) -> (f32, f32) {
+        (u + self.amount * self.field[i], v + self.amount * self.field[self.field.len() - 1 - i])
+    }
+}
+
 /// The weights of a uniform cubic B-spline at a fraction of a cell.
 fn spline(t: f32) -> [f32; 4] {
     let s = 1.0 - t;

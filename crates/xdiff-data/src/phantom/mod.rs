@@ -6,45 +6,73 @@
 //!
 //! They are stand-ins with known truth, for tests and demonstrations. They say nothing about real patients.
 
+mod blood;
 mod brain;
 mod breast;
+mod chest;
 mod field;
+mod lung;
+mod marker;
 mod scene;
 mod shape;
-
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use xdiff_nn::Rng;
 
+pub use blood::CellClass;
 pub use brain::BrainClass;
 pub use breast::BreastClass;
+pub use chest::ChestClass;
+pub use lung::LungClass;
 pub use scene::Phantom;
 
 use crate::dataset::{Dataset, Sample, SampleInfo, check_index};
 use crate::{Error, Result};
+use scene::Subject;
 use shape::Grid;
 
 /// What a phantom imitates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PhantomKind {
-    /// Axial breast MRI: [`BreastClass`].
+    /// Axial breast MRI: [`BreastClass`]. Masks: body, breast, gland, lesion.
     #[default]
     BreastMri,
-    /// Axial brain MRI: [`BrainClass`].
+    /// Axial brain MRI: [`BrainClass`]. Masks: head, brain (all inside the skull), lesion (without oedema).
     BrainMri,
+    /// Frontal chest radiograph: [`ChestClass`]. Masks: body, lungs together and each, heart, lesion, marker.
+    ChestXray,
+    /// Axial lung CT, slices from apex to base: [`LungClass`]. Masks: body, lungs together and each, lesion.
+    LungCt,
+    /// Single white blood cells in colour: [`CellClass`]. Masks: cell, nucleus, lesion (a blast's whole
+    /// cell). A patient's slices are different cells in one stain.
+    BloodCells,
 }
 
 impl PhantomKind {
     /// All kinds.
-    pub const ALL: [PhantomKind; 2] = [Self::BreastMri, Self::BrainMri];
+    pub const ALL: [PhantomKind; 5] =
+        [Self::BreastMri, Self::BrainMri, Self::ChestXray, Self::LungCt, Self::BloodCells];
 
     /// The names of its classes, in the order of their numbers.
     pub fn classes(self) -> &'static [&'static str] {
         match self {
             Self::BreastMri => &BreastClass::NAMES,
             Self::BrainMri => &BrainClass::NAMES,
+            Self::ChestXray => &ChestClass::NAMES,
+            Self::LungCt => &LungClass::NAMES,
+            Self::BloodCells => &CellClass::NAMES,
+        }
+    }
+
+    /// Whether a class has no disease, so that its lesion masks are empty.
+    pub fn is_healthy(self, class: u32) -> bool {
+        match self {
+            Self::BreastMri => class == BreastClass::Healthy as u32,
+            Self::BrainMri => class == BrainClass::NoTumor as u32,
+            Self::ChestXray => class == ChestClass::Normal as u32,
+            Self::LungCt => class == LungClass::Normal as u32,
+            Self::BloodCells => class != CellClass::Blast as u32,
         }
     }
 
@@ -52,6 +80,9 @@ impl PhantomKind {
         match self {
             Self::BreastMri => "breast",
             Self::BrainMri => "brain",
+            Self::ChestXray => "chest",
+            Self::LungCt => "lung",
+            Self::BloodCells => "blood",
         }
     }
 }
@@ -73,12 +104,23 @@ pub struct PhantomConfig {
     /// The names of the classes to draw; empty for all. The numbers of the classes are those of the kind
     /// whatever stands here, so that a class can be held out.
     pub classes: Vec<String>,
+    /// For chest radiographs, the probability of each class, by number, that a letter is burnt into the
+    /// image: a confounder when they differ. Empty for none.
+    pub markers: Vec<f64>,
 }
 
 impl Default for PhantomConfig {
     /// 64 breast patients, one slice each, 64 pixels square, of all classes in turn.
     fn default() -> Self {
-        Self { kind: PhantomKind::default(), patients: 64, slices: 1, size: 64, seed: 0, classes: vec![] }
+        Self {
+            kind: PhantomKind::default(),
+            patients: 64,
+            slices: 1,
+            size: 64,
+            seed: 0,
+            classes: vec![],
+            markers: vec![],
+        }
     }
 }
 
@@ -86,7 +128,8 @@ impl PhantomConfig {
     /// Checks the values.
     ///
     /// # Errors
-    /// When the size is out of range, there are no patients or slices, or a class is unknown.
+    /// When the size is out of range, there are no patients or slices, a class is unknown, or `markers` are
+    /// not one probability for each class of a chest radiograph.
     pub fn validate(&self) -> Result<()> {
         if !(32..=4096).contains(&self.size) {
             return Err(Error::argument("size", format!("{} given; 32 to 4096", self.size)));
@@ -96,6 +139,13 @@ impl PhantomConfig {
                 "patients",
                 format!("{} patients of {} slices; at least 1 of each", self.patients, self.slices),
             ));
+        }
+        let expected = if self.kind == PhantomKind::ChestXray { self.kind.classes().len() } else { 0 };
+        let proper = self.markers.iter().all(|p| (0.0..=1.0).contains(p));
+        if !self.markers.is_empty() && (self.markers.len() != expected || !proper) {
+            let reason =
+                format!("{:?} given; one probability for each class of a chest radiograph", self.markers);
+            return Err(Error::argument("markers", reason));
         }
         self.class_numbers().map(|_| ())
     }
@@ -117,7 +167,7 @@ impl PhantomConfig {
 /// Phantoms as a dataset, drawn when asked for.
 ///
 /// Sample i is slice i mod `slices` of patient i / `slices`, and that patient depends on the seed and
-/// its number alone: a larger dataset of the same seed begins with the smaller one, up to `slices`. The
+/// its number alone: a larger dataset of the same seed and `slices` begins with the smaller one. The
 /// classes take turns over the patients.
 ///
 /// ```
@@ -166,17 +216,21 @@ impl PhantomDataset {
         let rng = Rng::new(self.config.seed).fork(self.config.kind.name()).sample(patient as u64);
         // Slices lie evenly over the middle of the organ.
         let depth = 2.0 * (slice as f32 + 0.5) / self.config.slices as f32 - 1.0;
-        let (grid, class, name) = (Grid::new(self.config.size), self.class(patient), self.patient(patient));
+        let class = self.class(patient);
+        let subject = Subject {
+            grid: Grid::new(self.config.size),
+            patient: &rng,
+            name: self.patient(patient),
+            slice,
+            depth,
+            marker: self.config.markers.get(class as usize).copied().unwrap_or(0.0),
+        };
         match self.config.kind {
-            PhantomKind::BreastMri => {
-                let class = [BreastClass::Healthy, BreastClass::Lesion][class as usize];
-                breast::draw(class, grid, depth, &rng, name)
-            }
-            PhantomKind::BrainMri => {
-                let classes =
-                    [BrainClass::Glioma, BrainClass::Meningioma, BrainClass::Pituitary, BrainClass::NoTumor];
-                brain::draw(classes[class as usize], grid, depth, &rng, name)
-            }
+            PhantomKind::BreastMri => breast::draw(pick(&BreastClass::ALL, class)?, subject),
+            PhantomKind::BrainMri => brain::draw(pick(&BrainClass::ALL, class)?, subject),
+            PhantomKind::ChestXray => chest::draw(pick(&ChestClass::ALL, class)?, subject),
+            PhantomKind::LungCt => lung::draw(pick(&LungClass::ALL, class)?, subject),
+            PhantomKind::BloodCells => blood::draw(pick(&CellClass::ALL, class)?, subject),
         }
     }
 
@@ -187,6 +241,11 @@ impl PhantomDataset {
     fn patient(&self, patient: usize) -> String {
         format!("{}-{}-{patient:05}", self.config.kind.name(), self.config.seed)
     }
+}
+
+fn pick<T: Copy>(classes: &[T], number: u32) -> Result<T> {
+    let unknown = || Error::argument("class", format!("{number} of {} classes", classes.len()));
+    classes.get(number as usize).copied().ok_or_else(unknown)
 }
 
 impl Dataset for PhantomDataset {
@@ -212,6 +271,6 @@ impl Dataset for PhantomDataset {
     fn get(&self, index: usize, _: &mut Rng) -> Result<Sample> {
         let info = self.info(index)?;
         let Phantom { image, masks, .. } = self.phantom(index)?;
-        Ok(Sample { info, image, masks: masks.into_iter().collect::<BTreeMap<_, _>>() })
+        Ok(Sample { info, image, masks })
     }
 }

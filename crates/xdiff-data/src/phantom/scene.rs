@@ -8,6 +8,7 @@ use crate::Result;
 use crate::image::{Image, Scale};
 use crate::mask::{Mask, MaskKind};
 use crate::phantom::field::smooth;
+use crate::phantom::shape::Grid;
 
 /// A synthetic image whose truth is known.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +25,27 @@ pub struct Phantom {
     pub class: u32,
     /// The patient's name.
     pub patient: String,
+}
+
+/// Whose picture to draw, and which.
+pub(super) struct Subject<'a> {
+    pub(super) grid: Grid,
+    /// Fixes all that a patient's slices share.
+    pub(super) patient: &'a Rng,
+    pub(super) name: String,
+    /// The number of the slice, or of the cell.
+    pub(super) slice: usize,
+    /// The slice's place in the organ, −1 to 1.
+    pub(super) depth: f32,
+    /// The probability that a marker is burnt into the image.
+    pub(super) marker: f64,
+}
+
+impl Subject<'_> {
+    /// The generator of what differs between slices.
+    pub(super) fn slice_rng(&self) -> Rng {
+        self.patient.fork("slice").sample(self.slice as u64)
+    }
 }
 
 /// How a scanner spoils a picture.
@@ -51,7 +73,8 @@ pub(super) struct Scene {
 
 impl Scene {
     /// Adds bias and noise, the same to both pictures.
-    pub(super) fn scan(self, scanner: Scanner, patient: String, rng: &Rng) -> Result<Phantom> {
+    pub(super) fn scan(self, scanner: Scanner, subject: Subject<'_>) -> Result<Phantom> {
+        let (rng, patient) = (subject.slice_rng(), subject.name);
         let (n, size) = (self.size * self.size, self.size);
         let bias = smooth(&mut rng.fork("bias"), size, 2);
         let noise = rng.fork("noise").normals(n * if scanner.magnitude { 2 } else { self.channels });

@@ -31,6 +31,17 @@ impl Grid {
         }
     }
 
+    /// Calls `f(index, u, v)` for the pixels between two corners.
+    pub(super) fn each_within(&self, low: (f32, f32), high: (f32, f32), mut f: impl FnMut(usize, f32, f32)) {
+        let first = |x: f32| (((x + 1.0) / self.pixel).floor().max(0.0) as usize).min(self.size);
+        let last = |x: f32| (((x + 1.0) / self.pixel).ceil().max(0.0) as usize).min(self.size);
+        for y in first(low.1)..last(high.1) {
+            for x in first(low.0)..last(high.0) {
+                f(y * self.size + x, self.at(x), self.at(y));
+            }
+        }
+    }
+
     /// The share of a pixel that a shape covers, for a blur of `soft` beyond the pixel's own.
     pub(super) fn cover(&self, distance: f32, soft: f32) -> f32 {
         step(0.5 - distance / (soft + self.pixel))
@@ -85,18 +96,18 @@ pub(super) struct Blob {
     u: f32,
     v: f32,
     pub(super) radius: f32,
-    waves: Vec<(f32, f32, f32)>,
+    /// The cosine and sine coefficients of 2 to 7 periods.
+    waves: [(f32, f32); 6],
 }
 
 impl Blob {
     /// A blob with waves of 2 to 7 periods of relative amplitude up to `roughness`.
     pub(super) fn new(rng: &mut Rng, (u, v): (f32, f32), radius: f32, roughness: f32) -> Self {
-        let waves = (2..8)
-            .map(|k| {
-                let amplitude = roughness * rng.range(0.3, 1.0) as f32 * 1.6 / k as f32;
-                (k as f32, amplitude, rng.range(0.0, std::f64::consts::TAU) as f32)
-            })
-            .collect();
+        let waves = std::array::from_fn(|i| {
+            let amplitude = roughness * between(rng, 0.3, 1.0) * 1.6 / (i + 2) as f32;
+            let (sin, cos) = between(rng, 0.0, std::f32::consts::TAU).sin_cos();
+            (amplitude * cos, amplitude * sin)
+        });
         Self { u, v, radius, waves }
     }
 
@@ -105,10 +116,16 @@ impl Blob {
         let (du, dv) = (u - self.u, v - self.v);
         let r = (du * du + dv * dv).sqrt();
         if r > 3.0 * self.radius {
-            return r - 3.0 * self.radius + self.radius;
+            return r - 2.0 * self.radius;
         }
-        let angle = dv.atan2(du);
-        let wave: f32 = self.waves.iter().map(|(k, a, p)| a * (k * angle + p).cos()).sum();
+        let (cos, sin) = if r > 0.0 { (du / r, dv / r) } else { (1.0, 0.0) };
+        // Multiples of the angle by turning on and on.
+        let (mut c, mut s) = (cos, sin);
+        let mut wave = 0.0;
+        for (a, b) in self.waves {
+            (c, s) = (c * cos - s * sin, s * cos + c * sin);
+            wave += a * c + b * s;
+        }
         r - self.radius * (1.0 + wave).max(0.3)
     }
 }

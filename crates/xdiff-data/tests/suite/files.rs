@@ -189,7 +189,7 @@ fn malformed_manifests_are_refused_by_line() {
     let by_class = ManifestConfig { pair_kind: PairKind::ByClass, ..default.clone() };
     let strict = ManifestConfig { class: xdiff_data::Column::required("label"), ..default.clone() };
     let filter = default.clone().filter("dataset", ["x"]);
-    let cases: [(&str, &[u8], &ManifestConfig, u64, &str); 22] = [
+    let cases: [(&str, &[u8], &ManifestConfig, u64, &str); 23] = [
         ("empty", b"", &default, 1, "empty"),
         ("blank header", b"\n\n", &default, 1, "empty"),
         ("no path column", b"file\tclass\na.png\tx\n", &default, 1, "no column `path`"),
@@ -199,6 +199,7 @@ fn malformed_manifests_are_refused_by_line() {
         ("commas in a tsv", b"path,class\na.png,x\n", &default, 1, "no column `path`"),
         ("too few fields", b"path\tclass\na.png\tx\nb.png\n", &default, 3, "1 fields"),
         ("too many fields", b"path\tclass\na.png\tx\ty\n", &default, 2, "3 fields"),
+        ("blank lines", b"path\na.png\n\n\n../b.png\n", &default, 5, "`..`"),
         ("empty path", b"path\tclass\n\tx\n", &default, 2, "is empty"),
         ("parent", b"path\na.png\n../b.png\n", &default, 3, "`..`"),
         ("parent inside", b"path\nx/../../b.png\n", &default, 2, "`..`"),

@@ -156,7 +156,7 @@ fn huge_images_are_refused_by_their_headers() {
     for limits in tight {
         let error = Image::read(&path, &limits).unwrap_err();
         assert!(matches!(error, Error::TooLarge { .. }), "{limits:?}");
-        assert!(error.to_string().contains("huge.png") && error.to_string().contains("Limits"), "{error}");
+        assert!(error.to_string().contains("huge.png") && error.to_string().contains("limit"), "{error}");
     }
     assert!(Image::read(&path, &Limits { pixels: 64 * 64, side: 64, ..Limits::default() }).is_ok());
 }

@@ -4,11 +4,6 @@ use xdiff_data::phantom::{PhantomConfig, PhantomDataset, PhantomKind};
 use xdiff_data::{Dataset, Error, MaskKind, Scale};
 use xdiff_nn::Rng;
 
-/// The class of each kind that has no disease.
-fn is_healthy(name: &str) -> bool {
-    ["healthy", "notumor", "normal", "lymphocyte", "monocyte", "neutrophil", "eosinophil"].contains(&name)
-}
-
 fn data(kind: PhantomKind, size: usize, seed: u64) -> PhantomDataset {
     let patients = 3 * kind.classes().len();
     PhantomDataset::new(PhantomConfig { kind, patients, size, seed, ..Default::default() }).unwrap()
@@ -32,7 +27,7 @@ fn lesions_are_there_exactly_in_the_ill_and_lie_inside_the_body() {
     each(|name, data, i| {
         let phantom = data.phantom(i).unwrap();
         let lesion = &phantom.masks[&MaskKind::Lesion];
-        let healthy = is_healthy(&data.classes()[phantom.class as usize]);
+        let healthy = data.config().kind.is_healthy(phantom.class);
         assert_eq!(lesion.area() == 0, healthy, "{name}");
         let outer = [MaskKind::Body, MaskKind::Head, MaskKind::Cell];
         let outer = outer.iter().find_map(|k| phantom.masks.get(k)).unwrap();
@@ -54,7 +49,7 @@ fn the_twin_is_the_image_outside_the_influence() {
             assert!(*inside != 0 || !differs, "{name}: pixel {p}");
             changed += usize::from(differs);
         }
-        let ill = !is_healthy(&data.classes()[phantom.class as usize]);
+        let ill = !data.config().kind.is_healthy(phantom.class);
         assert_eq!(changed > 0, ill, "{name}");
         assert!(
             phantom.influence.area() < n / 2,
@@ -116,7 +111,8 @@ fn a_patient_looks_alike_at_every_size() {
 
 #[test]
 fn slices_of_a_patient_share_its_anatomy() {
-    for kind in PhantomKind::ALL {
+    // The slices of a blood patient are other cells.
+    for kind in PhantomKind::ALL.into_iter().filter(|k| *k != PhantomKind::BloodCells) {
         let config = PhantomConfig { kind, patients: 12, slices: 4, ..Default::default() };
         let data = PhantomDataset::new(config).unwrap();
         let distance = |i: usize, j: usize| {
@@ -154,10 +150,72 @@ fn impossible_phantoms_are_refused() {
         PhantomConfig { slices: 0, ..default() },
         PhantomConfig { patients: usize::MAX, slices: 2, ..default() },
         PhantomConfig { classes: vec!["gout".into()], ..default() },
+        PhantomConfig { markers: vec![0.5; 2], ..default() },
+        PhantomConfig { kind: PhantomKind::ChestXray, markers: vec![0.5; 2], ..default() },
+        PhantomConfig { kind: PhantomKind::ChestXray, markers: vec![1.5; 5], ..default() },
     ];
     for config in cases {
         assert!(matches!(PhantomDataset::new(config.clone()), Err(Error::Argument { .. })), "{config:?}");
     }
     let data = PhantomDataset::new(default()).unwrap();
     assert!(matches!(data.phantom(64), Err(Error::Index { index: 64, len: 64 })));
+}
+
+#[test]
+fn lesions_lie_on_both_sides_and_high_and_low() {
+    for (kind, class) in [(PhantomKind::BrainMri, "meningioma"), (PhantomKind::ChestXray, "lobar_opacity")] {
+        let config =
+            PhantomConfig { kind, patients: 60, classes: vec![class.into()], size: 32, ..Default::default() };
+        let data = PhantomDataset::new(config).unwrap();
+        let mut quarters = [0; 4];
+        for i in 0..60 {
+            let phantom = data.phantom(i).unwrap();
+            let lesion = &phantom.masks[&MaskKind::Lesion];
+            let of = |f: fn(usize) -> usize| {
+                lesion.data().iter().enumerate().filter(|(_, v)| **v != 0).map(|(p, _)| f(p)).sum::<usize>()
+            };
+            let mean = |sum: usize| sum as f32 / lesion.area() as f32;
+            let (x, y) = (mean(of(|p| p % 32)), mean(of(|p| p / 32)));
+            quarters[usize::from(x > 15.5) + 2 * usize::from(y > 15.5)] += 1;
+        }
+        assert!(quarters.iter().all(|n| *n >= 5), "{kind:?}: {quarters:?}");
+    }
+}
+
+#[test]
+fn markers_follow_the_class_as_told_and_the_twin_keeps_them() {
+    let markers = vec![0.0, 1.0, 0.5, 0.0, 1.0];
+    let config = PhantomConfig {
+        kind: PhantomKind::ChestXray,
+        patients: 200,
+        markers,
+        size: 32,
+        ..Default::default()
+    };
+    let data = PhantomDataset::new(config).unwrap();
+    let mut with = [0; 5];
+    for i in 0..200 {
+        let phantom = data.phantom(i).unwrap();
+        let marker = &phantom.masks[&MaskKind::Marker];
+        with[phantom.class as usize] += usize::from(marker.area() > 0);
+        let lit = marker.data().iter().zip(phantom.twin.data()).filter(|(m, _)| **m != 0);
+        assert!(lit.into_iter().all(|(_, v)| *v > 0.4), "patient {i}");
+    }
+    assert_eq!((with[0], with[1], with[3], with[4]), (0, 40, 0, 40));
+    assert!((10..=30).contains(&with[2]), "{with:?}");
+}
+
+#[test]
+fn cardiomegaly_is_a_larger_heart_and_lungs_are_told_apart() {
+    let config = PhantomConfig { kind: PhantomKind::ChestXray, patients: 50, ..Default::default() };
+    let data = PhantomDataset::new(config).unwrap();
+    let mut hearts = [0usize; 5];
+    for i in 0..50 {
+        let phantom = data.phantom(i).unwrap();
+        let area = |k: MaskKind| phantom.masks[&k].area();
+        hearts[phantom.class as usize] += area(MaskKind::Heart);
+        let (l, r) = (area(MaskKind::LungImageLeft), area(MaskKind::LungImageRight));
+        assert!(l > 100 && r > 100 && l + r == area(MaskKind::Lungs), "{i}: {l} and {r}");
+    }
+    assert!((0..4).all(|c| hearts[c] * 3 < hearts[4] * 2), "{hearts:?}");
 }

@@ -89,11 +89,7 @@ impl FeatureMoments {
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         self.check(&other.extractor, other.dim)?;
         if let Some(theirs) = &other.folded {
-            self.fold();
-            match &mut self.folded {
-                Some(ours) => ours.merge(theirs),
-                None => self.folded = Some(theirs.clone()),
-            }
+            self.fold().merge(theirs);
         }
         self.push_rows(&other.pending);
         Ok(())
@@ -137,20 +133,17 @@ impl FeatureMoments {
             return Err(Error::TooFew { metric, unit: "feature vectors in each set", need: 2, got: n });
         }
         let scale = 1.0 / (n - 1) as f64;
-        if self.folded.is_none() {
+        let Some(folded) = &self.folded else {
             let mean = mean(&self.pending, self.dim);
             let scale = scale.sqrt();
             let rows = matrix(&self.pending, self.dim);
             let root = Mat::from_fn(n, self.dim, |i, j| scale * (rows[(i, j)] - mean[j]));
             return Ok(Moments { mean, spread: Spread::Root(root) });
-        }
-        let mut all = self.clone();
-        all.fold();
-        let Some(Folded { mean, scatter, .. }) = all.folded else {
-            return Err(Error::Undefined { metric, reason: "no vector was kept" });
         };
-        let covariance = Mat::from_fn(self.dim, self.dim, |i, j| scale * scatter[(i.max(j), i.min(j))]);
-        Ok(Moments { mean, spread: Spread::Covariance(covariance) })
+        let mut all = folded.clone();
+        all.add_rows(&self.pending);
+        let covariance = Mat::from_fn(self.dim, self.dim, |i, j| scale * all.scatter[(i.max(j), i.min(j))]);
+        Ok(Moments { mean: all.mean, spread: Spread::Covariance(covariance) })
     }
 
     fn check(&self, extractor: &str, dim: usize) -> Result<()> {
@@ -170,10 +163,7 @@ impl FeatureMoments {
     }
 
     /// Moves the kept vectors into the moments.
-    fn fold(&mut self) {
-        if self.pending.is_empty() {
-            return;
-        }
+    fn fold(&mut self) -> &mut Folded {
         let folded = self.folded.get_or_insert_with(|| Folded {
             n: 0,
             mean: vec![0.0; self.dim],
@@ -181,6 +171,7 @@ impl FeatureMoments {
         });
         folded.add_rows(&self.pending);
         self.pending.clear();
+        folded
     }
 }
 
@@ -188,6 +179,9 @@ impl Folded {
     fn add_rows(&mut self, rows: &[f64]) {
         let dim = self.mean.len();
         let (n, added) = (self.n, rows.len() / dim);
+        if added == 0 {
+            return;
+        }
         let mean = mean(rows, dim);
         // The term δδᵀ·n₁n₂/(n₁+n₂) is one more row of the product.
         let weight = (n as f64 * added as f64 / (n + added) as f64).sqrt();

@@ -5,7 +5,7 @@ use std::fmt;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Constants, Edge, Planes, Similarity, Work, check_side, gaussian};
+use super::{Constants, Edge, Planes, Similarity, Work, check_side};
 use crate::pair::{Pair, PairMetric, check_data_range, mean};
 use crate::{Error, Result};
 
@@ -15,13 +15,18 @@ pub const WEIGHTS: [f64; 5] = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333];
 /// The side of the Gaussian window.
 const WINDOW: usize = 11;
 
+/// Half of pytorch-msssim's Gaussian window of σ = 1.5, from its end to its centre. That library
+/// makes the window in f32 whatever the type of the images, and it then sums to 1 − 3e-8.
+const HALF_WINDOW: [f32; 6] = [0.0010283804, 0.007598758, 0.036000773, 0.10936069, 0.21300553, 0.26601171];
+
 /// Multi-scale SSIM with the five scales and weights of Wang, Simoncelli and Bovik 2003 (Eq. 7):
 ///
 /// MS-SSIM = l₅^w₅ · Π cs_i^w_i, where cs_i is the mean contrast-structure term at scale i under the
 /// window of [`SsimPreset::Wang`](super::SsimPreset::Wang) and scale i+1 is the mean over 2×2 pixels
 /// of scale i. As in pytorch-msssim an odd side is padded with a zero before the mean, a negative
 /// mean counts as zero, the coarsest scale enters as its mean SSIM, and the product is taken for
-/// each channel before the mean over channels. The value lies in [0, 1].
+/// each channel before the mean over channels. The window has that library's f32 values, which
+/// move the result by up to 1e-5. The value lies in [0, 1].
 ///
 /// # Shapes
 /// (B, C, H, W) twice → B; both sides at least [`MsSsim::MIN_SIDE`]. Smaller images have
@@ -167,7 +172,7 @@ fn values(
     let hint = "use MsSsimReduced with fewer scales, or enlarge the images";
     check_side(metric, min_side(weights.len()), height, width, hint)?;
     let constants = Constants::new(data_range, 1.0);
-    let taps = gaussian::<WINDOW>(1.5);
+    let taps: [f64; WINDOW] = std::array::from_fn(|t| f64::from(HALF_WINDOW[t.min(WINDOW - 1 - t)]));
     pair.map(
         |a, b, work: &mut Pyramid| {
             work.product(Planes { a, b, height, width }, weights, |planes, work| {

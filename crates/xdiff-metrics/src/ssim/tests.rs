@@ -110,7 +110,7 @@ fn reduced_scales_are_named_and_weighted() {
     assert!(scores.to_string().starts_with("MS-SSIM reduced to 4 scales, weights [0.0517"), "{scores}");
     let one = MsSsimReduced::new(255.0, 1).unwrap().values(&a, &b).unwrap()[0];
     let ssim = Ssim::new(SsimPreset::Wang, 255.0).unwrap().values(&a, &b).unwrap()[0];
-    assert!((one - ssim).abs() < 1e-15);
+    assert!((one - ssim).abs() < 1e-6, "{one} {ssim}");
     assert!(MsSsimReduced::new(1.0, 5).is_err() && MsSsimReduced::new(1.0, 0).is_err());
 }
 

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Config`] when `json` is not an object, or naming the key whose value does not fit.
 pub(crate) fn overlay<T: Serialize + DeserializeOwned>(base: &T, json: &Value) -> Result<T> {
-    let fail = |reason: String| Error::config("scheduler_config", reason);
+    let fail = |reason: String| Error::config("config", reason);
     let Value::Object(given) = json else {
         return Err(fail("is not a JSON object".to_owned()));
     };
@@ -36,7 +36,12 @@ pub(crate) fn only(json: &Value, key: &'static str, supported: &[Value]) -> Resu
     match json.get(key) {
         Some(value) if !value.is_null() && !supported.contains(value) => {
             let list: Vec<String> = supported.iter().map(Value::to_string).collect();
-            Err(Error::config(key, format!("is {value}; supported: {}", list.join(", "))))
+            let hint = if list.is_empty() {
+                "leave it out".to_owned()
+            } else {
+                format!("supported: {}", list.join(", "))
+            };
+            Err(Error::config(key, format!("is {value}; {hint}")))
         }
         _ => Ok(()),
     }
