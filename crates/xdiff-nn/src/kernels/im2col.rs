@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::simd::{Kernel, Vector, dispatch};
 use crate::layers::ConvShape;
 
 /// A run of output positions in one output row.
@@ -30,7 +31,7 @@ fn runs(s: &ConvShape, positions: &Range<usize>) -> Vec<Run> {
 }
 
 /// The outputs whose tap `tap` lies inside an axis of `size` pixels, of `out` outputs.
-pub(super) fn inside(
+fn inside(
     tap: usize,
     before: usize,
     stride: usize,
@@ -44,31 +45,40 @@ pub(super) fn inside(
     before.saturating_sub(shift).div_ceil(stride).min(end)..end
 }
 
-/// Calls `visit(column range, first pixel, inside)` for each run of each tap of one channel: the
-/// part of the row buffer, the pixel under its first inner element, and which part of it lies
-/// inside the image.
-fn each_run(
-    s: &ConvShape,
-    runs: &[Run],
-    tap: usize,
-    mut visit: impl FnMut(Range<usize>, usize, Range<usize>),
-) {
+/// A run of one tap's row of the column matrix.
+#[derive(Clone, Debug)]
+struct Copy {
+    /// Where it stands among the rows of one channel.
+    line: Range<usize>,
+    /// Which part of it lies inside the image, and the pixel under the first of that.
+    inner: Range<usize>,
+    pixel: usize,
+}
+
+/// What makes up the rows of one channel, the same for every channel.
+fn copies(s: &ConvShape, positions: Range<usize>, width: usize) -> Vec<Copy> {
     let g = &s.geometry;
-    let (u, v) = (tap / s.kernel.1, tap % s.kernel.1);
-    let rows = inside(u, g.padding.top, g.stride.0, g.dilation.0, s.height, s.out_height);
-    let columns = inside(v, g.padding.left, g.stride.1, g.dilation.1, s.width, s.out_width);
-    for run in runs {
-        let line = run.offset..run.offset + run.len;
-        let lo = columns.start.clamp(run.first, run.first + run.len);
-        let hi = columns.end.clamp(lo, run.first + run.len);
-        if !rows.contains(&run.row) || lo == hi {
-            visit(line, 0, 0..0);
-            continue;
+    let runs = runs(s, &positions);
+    let mut copies = Vec::with_capacity(s.taps() * runs.len());
+    for tap in 0..s.taps() {
+        let (u, v) = (tap / s.kernel.1, tap % s.kernel.1);
+        let rows = inside(u, g.padding.top, g.stride.0, g.dilation.0, s.height, s.out_height);
+        let columns = inside(v, g.padding.left, g.stride.1, g.dilation.1, s.width, s.out_width);
+        for run in &runs {
+            let start = tap * width + run.offset;
+            let lo = columns.start.clamp(run.first, run.first + run.len);
+            let hi = columns.end.clamp(lo, run.first + run.len);
+            let (inner, pixel) = if rows.contains(&run.row) && lo < hi {
+                let y = run.row * g.stride.0 + u * g.dilation.0 - g.padding.top;
+                let x = lo * g.stride.1 + v * g.dilation.1 - g.padding.left;
+                (lo - run.first..hi - run.first, y * s.width + x)
+            } else {
+                (0..0, 0)
+            };
+            copies.push(Copy { line: start..start + run.len, inner, pixel });
         }
-        let y = run.row * g.stride.0 + u * g.dilation.0 - g.padding.top;
-        let x = lo * g.stride.1 + v * g.dilation.1 - g.padding.left;
-        visit(line, y * s.width + x, lo - run.first..hi - run.first);
     }
+    copies
 }
 
 /// Writes the columns of `positions` for the channels in `planes` (each of H·W pixels).
@@ -81,28 +91,52 @@ pub(super) fn unfold(
     width: usize,
     columns: &mut [f32],
 ) {
-    let (taps, stride) = (s.taps(), s.geometry.stride.1);
-    let runs = runs(s, &positions);
-    for (plane, rows) in planes.chunks_exact(s.pixels()).zip(columns.chunks_exact_mut(taps * width)) {
-        for (tap, row) in rows.chunks_exact_mut(width).enumerate() {
-            each_run(s, &runs, tap, |line, pixel, inner| {
-                let line = &mut row[line];
-                line[..inner.start].fill(0.0);
-                line[inner.end..].fill(0.0);
-                let line = &mut line[inner];
-                if stride == 1 {
-                    line.copy_from_slice(&plane[pixel..pixel + line.len()]);
-                } else if stride == 2 {
-                    for (v, pair) in line.iter_mut().zip(plane[pixel..].chunks(2)) {
-                        *v = pair[0];
-                    }
-                } else {
-                    for (v, x) in line.iter_mut().zip(plane[pixel..].iter().step_by(stride)) {
-                        *v = *x;
-                    }
-                }
-            });
+    let copies = copies(s, positions, width);
+    let planes = planes.chunks_exact(s.pixels());
+    for (plane, rows) in planes.zip(columns.chunks_exact_mut(s.taps() * width)) {
+        dispatch(Gather { plane, copies: &copies, stride: s.geometry.stride.1, rows });
+    }
+}
+
+/// Fills one channel's rows of the column matrix.
+struct Gather<'a> {
+    plane: &'a [f32],
+    copies: &'a [Copy],
+    stride: usize,
+    rows: &'a mut [f32],
+}
+
+impl Kernel for Gather<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for Copy { line, inner, pixel } in self.copies {
+            let line = &mut self.rows[line.clone()];
+            if inner.len() < line.len() {
+                line.fill(0.0);
+            }
+            let (line, from) = (&mut line[inner.clone()], &self.plane[*pixel..]);
+            match self.stride {
+                1 => line.copy_from_slice(&from[..line.len()]),
+                2 => every_second::<V>(from, line),
+                stride => line.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, x)| *to = *x),
+            }
         }
+    }
+}
+
+/// Copies every second number.
+#[inline(always)]
+fn every_second<V: Vector>(from: &[f32], to: &mut [f32]) {
+    let whole = (to.len() / V::LANES).min(from.len() / (2 * V::LANES)) * V::LANES;
+    let (vectors, rest) = to.split_at_mut(whole);
+    for (to, from) in vectors.chunks_exact_mut(V::LANES).zip(from.chunks_exact(2 * V::LANES)) {
+        let [even, _] = V::split([V::load(from), V::load(&from[V::LANES..])]);
+        even.store(to);
+    }
+    for (to, pair) in rest.iter_mut().zip(from[2 * whole..].chunks(2)) {
+        *to = pair[0];
     }
 }
 
@@ -114,22 +148,20 @@ pub(super) fn fold(
     width: usize,
     planes: &mut [f32],
 ) {
-    let (taps, stride) = (s.taps(), s.geometry.stride.1);
-    let runs = runs(s, &positions);
-    for (plane, rows) in planes.chunks_exact_mut(s.pixels()).zip(columns.chunks_exact(taps * width)) {
-        for (tap, row) in rows.chunks_exact(width).enumerate() {
-            each_run(s, &runs, tap, |line, pixel, inner| {
-                let line = &row[line][inner];
-                if stride == 1 {
-                    for (x, v) in plane[pixel..pixel + line.len()].iter_mut().zip(line) {
-                        *x += v;
-                    }
-                } else if !line.is_empty() {
-                    for (x, v) in plane[pixel..].iter_mut().step_by(stride).zip(line) {
-                        *x += v;
-                    }
+    let (copies, stride) = (copies(s, positions, width), s.geometry.stride.1);
+    let planes = planes.chunks_exact_mut(s.pixels());
+    for (plane, rows) in planes.zip(columns.chunks_exact(s.taps() * width)) {
+        for Copy { line, inner, pixel } in &copies {
+            let line = &rows[line.clone()][inner.clone()];
+            if stride == 1 {
+                for (x, v) in plane[*pixel..].iter_mut().zip(line) {
+                    *x += v;
                 }
-            });
+            } else {
+                for (x, v) in plane[*pixel..].iter_mut().step_by(stride).zip(line) {
+                    *x += v;
+                }
+            }
         }
     }
 }
