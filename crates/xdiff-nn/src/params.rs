@@ -66,7 +66,7 @@ struct Param {
 }
 
 enum Source {
-    Fresh(Rng),
+    Fresh(Box<Rng>),
     Tensors(BTreeMap<String, Tensor>),
     Shared(BTreeMap<String, Var>),
     Synthetic,
@@ -125,7 +125,7 @@ impl Params {
     /// Fresh, trainable parameters, each drawn from its own fork of (seed, path): adding a layer
     /// changes no other layer's values.
     pub fn fresh(seed: u64, device: &Device) -> Self {
-        Self::from_source(Source::Fresh(Rng::new(seed).fork("init")), device, Box::new(|_| false))
+        Self::from_source(Source::Fresh(Box::new(Rng::new(seed).fork("init"))), device, Box::new(|_| false))
     }
 
     /// Trainable parameters with the values of these tensors.

@@ -59,6 +59,12 @@ pub(super) fn rollout(case: &Case) -> Result<Outputs, AnyError> {
 pub(super) fn add_noise(case: &Case) -> Result<Outputs, AnyError> {
     let scheduler = scheduler(case)?;
     let t = case.input("timesteps")?.to_dtype(DType::F32)?;
+    // These two of diffusers, until a run is set up, look a step up in a table that lies the other
+    // way round, so that t = 0 is pure noise; the cases record that. Ours means the step it names.
+    let t = match scheduler.kind() {
+        SchedulerKind::Dpmpp2m | SchedulerKind::UniPc => ((scheduler.schedule().steps() as f64 - 1.0) - t)?,
+        _ => t,
+    };
     let x = scheduler.add_noise(&case.input_f32("x0")?, &case.input_f32("noise")?, &t)?;
     Ok(vec![("x".to_owned(), x)])
 }

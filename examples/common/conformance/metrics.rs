@@ -3,7 +3,8 @@
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use xdiff::metrics::{
-    Dice, Empty, Features, MsSsim, PairMetric, Psnr, Ssim, SsimPreset, frechet_distance, kernel_distance,
+    Average, Dice, Empty, Features, MsSsim, PairMetric, Psnr, Ssim, SsimPreset, classification_report,
+    frechet_distance, kernel_distance,
 };
 
 use super::{Case, Outputs};
@@ -55,7 +56,11 @@ pub(super) fn dice(case: &Case) -> Result<Outputs, AnyError> {
         EmptyName::One => Empty::One,
         EmptyName::Nan => Empty::Nan,
     };
-    pairs(case, &Dice { empty })
+    let (a, b) = (case.input("a")?, case.input("b")?);
+    // A case with one number for masks without a batch compares them as a whole.
+    let whole = case.expected().any(|(_, t)| t.elem_count() == 1) && a.dims().first() != Some(&1);
+    let (a, b) = if whole { (a.unsqueeze(0)?, b.unsqueeze(0)?) } else { (a.clone(), b.clone()) };
+    value(Dice { empty }.values(&a, &b)?)
 }
 
 fn features(case: &Case) -> Result<(Features, Features), AnyError> {
@@ -72,4 +77,17 @@ pub(super) fn frechet(case: &Case) -> Result<Outputs, AnyError> {
 pub(super) fn kid(case: &Case) -> Result<Outputs, AnyError> {
     let (a, b) = features(case)?;
     value(vec![kernel_distance(&a, &b, None)?.value])
+}
+
+pub(super) fn classification(case: &Case) -> Result<Outputs, AnyError> {
+    let average = case.get("average")?.unwrap_or(Average::Macro);
+    let report = classification_report(case.input("scores")?, case.input("labels")?, average)?;
+    let rates = [
+        ("accuracy", report.accuracy),
+        ("precision", report.precision),
+        ("recall", report.recall),
+        ("f1", report.f1),
+        ("roc_auc", report.roc_auc.unwrap_or(f64::NAN)),
+    ];
+    rates.into_iter().map(|(name, rate)| Ok((name.to_owned(), Tensor::new(&[rate], &Device::Cpu)?))).collect()
 }

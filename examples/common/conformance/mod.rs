@@ -24,6 +24,7 @@ type Op = fn(&Case) -> Result<Outputs, AnyError>;
 const OPS: &[(&str, Op)] = &[
     ("guidance.cfg", diffusion::guidance),
     ("loss.grads", model::loss_grads),
+    ("metric.classification", metrics::classification),
     ("metric.dice", metrics::dice),
     ("metric.frechet", metrics::frechet),
     ("metric.kid", metrics::kid),

@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::simd::{Kernel, Vector, dispatch, exp, map, map2};
-use super::slices::{contiguous, tensor, with_slices};
+use super::simd::{Kernel, Unset, Vector, dispatch, exp, map, map2};
+use super::slices::{contiguous, tensor, with_slices, written};
 
 /// How many numbers one task works on.
 const CHUNK: usize = 1 << 15;
@@ -214,7 +214,7 @@ impl Pointwise for Mish {
     }
 }
 
-struct Values<'a, P>(PhantomData<P>, &'a [f32], &'a mut [f32]);
+struct Values<'a, P>(PhantomData<P>, &'a [f32], &'a mut [Unset]);
 
 impl<P: Pointwise> Kernel for Values<'_, P> {
     type Output = ();
@@ -229,7 +229,7 @@ impl<P: Pointwise> Kernel for Values<'_, P> {
     }
 }
 
-struct Slopes<'a, P>(PhantomData<P>, &'a [f32], &'a [f32], &'a mut [f32]);
+struct Slopes<'a, P>(PhantomData<P>, &'a [f32], &'a [f32], &'a mut [Unset]);
 
 impl<P: Pointwise> Kernel for Slopes<'_, P> {
     type Output = ();
@@ -261,8 +261,13 @@ impl<P: Pointwise> CustomOp1 for Op<P> {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = contiguous(storage, layout)?;
-        let mut y = vec![0.0; x.len()];
-        x.par_chunks(CHUNK).zip(y.par_chunks_mut(CHUNK)).for_each(|(x, y)| dispatch(Values(self.0, x, y)));
+        // SAFETY: `map` writes every number of its chunk, and the chunks make up the whole.
+        let y = unsafe {
+            written(x.len(), |y| {
+                let chunks = x.par_chunks(CHUNK).zip(y.par_chunks_mut(CHUNK));
+                chunks.for_each(|(x, y)| dispatch(Values(self.0, x, y)));
+            })
+        };
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
@@ -271,12 +276,13 @@ impl<P: Pointwise> CustomOp1 for Op<P> {
             return Ok(None);
         }
         let dx = with_slices([x, grad], |[x, g]| {
-            let mut dx = vec![0.0; x.len()];
-            x.par_chunks(CHUNK)
-                .zip(g.par_chunks(CHUNK))
-                .zip(dx.par_chunks_mut(CHUNK))
-                .for_each(|((x, g), dx)| dispatch(Slopes(self.0, x, g, dx)));
-            Ok(dx)
+            // SAFETY: `map2` writes every number of its chunk, and the chunks make up the whole.
+            Ok(unsafe {
+                written(x.len(), |dx| {
+                    let chunks = x.par_chunks(CHUNK).zip(g.par_chunks(CHUNK)).zip(dx.par_chunks_mut(CHUNK));
+                    chunks.for_each(|((x, g), dx)| dispatch(Slopes(self.0, x, g, dx)));
+                })
+            })
         })?;
         Ok(Some(tensor(dx, x.shape())?))
     }

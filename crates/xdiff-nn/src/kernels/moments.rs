@@ -1,11 +1,11 @@
 //! Means and variances.
 //!
 //! They are those of blocks of [`BLOCK`] numbers, joined in f64 by the rule of Chan, Golub and
-//! LeVeque: as accurate for numbers far from zero as for centred ones.
+//! LeVeque. Within a block sums are taken around the mean of all numbers before it (of the first
+//! block itself): as accurate for numbers far from zero as for centred ones, since what cancels in a
+//! block is no more than the block adds to the variance.
 
-use rayon::prelude::*;
-
-use super::simd::{Kernel, Vector, dispatch, load_part};
+use super::simd::{Vector, load_part};
 
 /// How many numbers are summed in f32 before the sum goes to f64.
 pub(crate) const BLOCK: usize = 1024;
@@ -17,75 +17,46 @@ pub(crate) struct Moments {
     pub(crate) rstd: f64,
 }
 
-/// The mean and the biased variance of a slice.
-struct Moment<'a>(&'a [f32]);
-
-impl Kernel for Moment<'_> {
-    type Output = (f64, f64);
+impl Moments {
+    /// The moments of a slice.
     #[inline(always)]
-    fn run<V: Vector>(self) -> (f64, f64) {
-        let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
-        for block in self.0.chunks(BLOCK) {
+    pub(crate) fn of<V: Vector>(x: &[f32], eps: f64) -> Self {
+        let (mut count, mut squares) = (0.0, 0.0);
+        let first = &x[..x.len().min(BLOCK)];
+        let mut mean = f64::from(sums::<V>(first, 0.0).0) / first.len().max(1) as f64;
+        for block in x.chunks(BLOCK) {
             let n = block.len() as f64;
-            let centre = fold::<V>(
-                block,
-                #[inline(always)]
-                |v| v,
-            ) / block.len() as f32;
-            let c = V::splat(centre);
-            let off = f64::from(fold::<V>(
-                block,
-                #[inline(always)]
-                |v| v.sub(c),
-            ));
-            let around = f64::from(fold::<V>(
-                block,
-                #[inline(always)]
-                |v| v.sub(c).mul(v.sub(c)),
-            ));
-            let block_mean = f64::from(centre) + off / n;
-            let gap = block_mean - mean;
+            let centre = mean as f32;
+            let (off, around) = sums::<V>(block, centre);
+            let (off, around) = (f64::from(off), f64::from(around));
+            let gap = if count > 0.0 { f64::from(centre) + off / n - mean } else { 0.0 };
             squares += (around - off * off / n).max(0.0) + gap * gap * count * n / (count + n);
+            mean = if count > 0.0 { mean + gap * n / (count + n) } else { f64::from(centre) + off / n };
             count += n;
-            mean += gap * n / count;
         }
-        (mean, if count > 0.0 { squares / count } else { 0.0 })
+        let variance = if count > 0.0 { squares / count } else { 0.0 };
+        Self { mean, rstd: 1.0 / (variance + eps).sqrt() }
     }
 }
 
-/// Σ f(v) over a block.
+/// Σ (x − centre) and Σ (x − centre)² over a block.
 #[inline(always)]
-fn fold<V: Vector>(block: &[f32], f: impl Fn(V) -> V) -> f32 {
-    let mut total = [V::splat(0.0); 4];
+fn sums<V: Vector>(block: &[f32], centre: f32) -> (f32, f32) {
+    let c = V::splat(centre);
+    let (mut first, mut second) = ([V::splat(0.0); 4], [V::splat(0.0); 4]);
     let mut wide = block.chunks_exact(4 * V::LANES);
     for four in &mut wide {
-        for (i, t) in total.iter_mut().enumerate() {
-            *t = t.add(f(V::load(&four[i * V::LANES..])));
+        for i in 0..4 {
+            let v = V::load(&four[i * V::LANES..]).sub(c);
+            (first[i], second[i]) = (first[i].add(v), v.fma(v, second[i]));
         }
     }
-    let mut narrow = wide.remainder().chunks_exact(V::LANES);
-    for one in &mut narrow {
-        total[0] = total[0].add(f(V::load(one)));
+    for part in wide.remainder().chunks(V::LANES) {
+        let v = if part.len() == V::LANES { V::load(part) } else { load_part(part, centre) }.sub(c);
+        (first[0], second[0]) = (first[0].add(v), v.fma(v, second[0]));
     }
-    let mut sum = total[0].add(total[1]).add(total[2].add(total[3])).sum();
-    let rest = narrow.remainder();
-    if !rest.is_empty() {
-        let mut lanes = [0.0; 16];
-        f(load_part(rest, 0.0)).store(&mut lanes);
-        sum += lanes[..rest.len()].iter().sum::<f32>();
-    }
-    sum
-}
-
-/// The moments of every `width` numbers of `x`.
-pub(crate) fn moments(x: &[f32], width: usize, eps: f64) -> Vec<Moments> {
-    x.par_chunks(width.max(1))
-        .with_min_len((BLOCK / width.max(1)).max(1))
-        .map(|x| {
-            let (mean, variance) = dispatch(Moment(x));
-            Moments { mean, rstd: 1.0 / (variance + eps).sqrt() }
-        })
-        .collect()
+    let ([a, b, c, d], [e, f, g, h]) = (first, second);
+    (a.add(b).add(c.add(d)).sum(), e.add(f).add(g.add(h)).sum())
 }
 
 /// The numbers (x − mean) are formed first and the rest of the mean, which f32 cannot hold, is

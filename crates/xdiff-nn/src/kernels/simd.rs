@@ -7,7 +7,11 @@
 //! Whatever stands between a kernel and its vectors must be `#[inline(always)]`, closures too: a
 //! function of its own would be compiled without the instruction set, and call every instruction.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
+
+/// Memory for a number that is not written yet.
+pub(crate) type Unset = MaybeUninit<f32>;
 
 /// As many f32 numbers as fit one register, worked on lane by lane.
 pub(crate) trait Vector: Copy {
@@ -29,6 +33,13 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// [`LANES`](Vector::LANES) numbers can be written there, which nobody else uses meanwhile.
     unsafe fn store_at(self, to: *mut f32);
+    /// Writes the lanes to the front of memory that need not be set.
+    #[inline(always)]
+    fn put(self, to: &mut [Unset]) {
+        assert!(to.len() >= Self::LANES);
+        // SAFETY: the memory is long enough, and borrowed alone.
+        unsafe { self.store_at(to.as_mut_ptr().cast()) }
+    }
     /// `from[first + i]` in each lane i of `lanes`, 0 in the others.
     #[inline(always)]
     fn load_lanes(from: &[f32], first: isize, lanes: Range<usize>) -> Self {
@@ -125,8 +136,12 @@ impl Level {
         }
     }
 
-    /// The widest that this processor has.
+    /// The widest that this processor has; in tests, the one that a thread is held to.
     pub(crate) fn best() -> Self {
+        #[cfg(test)]
+        if let Some(level) = tests::held() {
+            return level;
+        }
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
@@ -210,30 +225,38 @@ pub(crate) fn store_part<V: Vector>(vector: V, to: &mut [f32]) {
     to.copy_from_slice(&lanes[..to.len()]);
 }
 
+/// Writes the first lanes to memory shorter than a vector that need not be set.
+#[inline(always)]
+pub(crate) fn put_part<V: Vector>(vector: V, to: &mut [Unset]) {
+    let mut lanes = [0.0; 16];
+    vector.store(&mut lanes);
+    to.write_copy_of_slice(&lanes[..to.len()]);
+}
+
 /// y = f(x) for each number.
 #[inline(always)]
-pub(crate) fn map<V: Vector>(x: &[f32], y: &mut [f32], f: impl Fn(V) -> V) {
+pub(crate) fn map<V: Vector>(x: &[f32], y: &mut [Unset], f: impl Fn(V) -> V) {
     let (mut xs, mut ys) = (x.chunks_exact(V::LANES), y.chunks_exact_mut(V::LANES));
     for (x, y) in (&mut xs).zip(&mut ys) {
-        f(V::load(x)).store(y);
+        f(V::load(x)).put(y);
     }
     let (x, y) = (xs.remainder(), ys.into_remainder());
     if !x.is_empty() {
-        store_part(f(load_part(x, 0.0)), y);
+        put_part(f(load_part(x, 0.0)), y);
     }
 }
 
 /// z = f(x, y) for each pair of numbers.
 #[inline(always)]
-pub(crate) fn map2<V: Vector>(x: &[f32], y: &[f32], z: &mut [f32], f: impl Fn(V, V) -> V) {
+pub(crate) fn map2<V: Vector>(x: &[f32], y: &[f32], z: &mut [Unset], f: impl Fn(V, V) -> V) {
     let (mut xs, mut ys) = (x.chunks_exact(V::LANES), y.chunks_exact(V::LANES));
     let mut zs = z.chunks_exact_mut(V::LANES);
     for ((x, y), z) in (&mut xs).zip(&mut ys).zip(&mut zs) {
-        f(V::load(x), V::load(y)).store(z);
+        f(V::load(x), V::load(y)).put(z);
     }
     let (x, y, z) = (xs.remainder(), ys.remainder(), zs.into_remainder());
     if !x.is_empty() {
-        store_part(f(load_part(x, 0.0), load_part(y, 0.0)), z);
+        put_part(f(load_part(x, 0.0), load_part(y, 0.0)), z);
     }
 }
 
@@ -604,7 +627,28 @@ mod portable {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::cell::Cell;
+
     use super::*;
+    use crate::kernels::slices::written;
+
+    thread_local! {
+        static HELD: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    /// The level that this thread is held to.
+    pub(crate) fn held() -> Option<Level> {
+        HELD.get()
+    }
+
+    /// Runs `work` once for every level, on threads that are held to it.
+    pub(crate) fn on_every_level(work: impl Fn(Level) + Sync) {
+        for level in levels() {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(2);
+            let pool = pool.start_handler(move |_| HELD.set(Some(level))).build().unwrap();
+            pool.install(|| work(level));
+        }
+    }
 
     /// Every instruction set that this processor has.
     pub(crate) fn levels() -> Vec<Level> {
@@ -654,7 +698,7 @@ pub(crate) mod tests {
         }
     }
 
-    struct Exp<'a>(&'a [f32], &'a mut [f32], bool);
+    struct Exp<'a>(&'a [f32], &'a mut [Unset], bool);
 
     impl Kernel for Exp<'_> {
         type Output = ();
@@ -680,9 +724,8 @@ pub(crate) mod tests {
     }
 
     fn apply(level: Level, x: &[f32], binary: bool) -> Vec<f32> {
-        let mut y = vec![0.0; x.len()];
-        run_at(level, Exp(x, &mut y, binary));
-        y
+        // SAFETY: `map` writes every number.
+        unsafe { written(x.len(), |y| run_at(level, Exp(x, y, binary))) }
     }
 
     #[test]

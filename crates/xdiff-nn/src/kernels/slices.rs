@@ -2,6 +2,8 @@
 
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor, bail};
 
+use super::simd::Unset;
+
 /// The numbers of a contiguous f32 tensor on the CPU.
 pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let all = storage.as_slice::<f32>()?;
@@ -24,6 +26,18 @@ pub(crate) fn with_slices<const N: usize, T>(
         *slice = contiguous(storage, layout)?;
     }
     work(slices)
+}
+
+/// `n` numbers that `work` writes. Memory that is about to be written is not cleared first.
+///
+/// # Safety
+/// `work` must write every number.
+pub(crate) unsafe fn written(n: usize, work: impl FnOnce(&mut [Unset])) -> Vec<f32> {
+    let mut values = Vec::with_capacity(n);
+    work(&mut values.spare_capacity_mut()[..n]);
+    // SAFETY: the capacity is at least `n`, and `work` has written as many numbers.
+    unsafe { values.set_len(n) };
+    values
 }
 
 /// A tensor on the CPU of these numbers, outside of every graph.

@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::simd::{Kernel, Vector, dispatch, exp, load_part, map2, store_part};
-use super::slices::{contiguous, tensor, with_slices};
+use super::simd::{Kernel, Unset, Vector, dispatch, exp, load_part, map2, store_part};
+use super::slices::{contiguous, tensor, with_slices, written};
 
 /// About how many numbers one task works on.
 const CHUNK: usize = 1 << 14;
@@ -51,26 +51,25 @@ fn dot<V: Vector>(x: &[f32], y: &[f32]) -> f32 {
 
 /// e^(x − top) into `y`, and their sum.
 #[inline(always)]
-fn exponentials<V: Vector>(x: &[f32], y: &mut [f32], top: f32) -> f32 {
+fn exponentials<V: Vector>(x: &[f32], y: &mut [Unset], top: f32) -> f32 {
     let shift = V::splat(top);
     let mut total = V::splat(0.0);
     let (mut xs, mut ys) = (x.chunks_exact(V::LANES), y.chunks_exact_mut(V::LANES));
     for (x, y) in (&mut xs).zip(&mut ys) {
         let e = exp(V::load(x).sub(shift));
         total = total.add(e);
-        e.store(y);
+        e.put(y);
     }
     let mut rest = 0.0;
     for (x, y) in xs.remainder().iter().zip(ys.into_remainder()) {
-        *y = (x - top).exp();
-        rest += *y;
+        rest += *y.write((x - top).exp());
     }
     total.sum() + rest
 }
 
 struct Rows<'a> {
     x: &'a [f32],
-    y: &'a mut [f32],
+    y: &'a mut [Unset],
     width: usize,
     empty: EmptyRow,
 }
@@ -82,9 +81,12 @@ impl Kernel for Rows<'_> {
         for (x, y) in self.x.chunks_exact(self.width).zip(self.y.chunks_exact_mut(self.width)) {
             let top = largest::<V>(x);
             if top == f32::NEG_INFINITY && self.empty == EmptyRow::Zero && !x.iter().any(|v| v.is_nan()) {
+                y.fill(Unset::new(0.0));
                 continue;
             }
             let inverse = V::splat(1.0 / exponentials::<V>(x, y, top));
+            // SAFETY: `exponentials` has written the whole row.
+            let y = unsafe { y.assume_init_mut() };
             for y in y.chunks_mut(V::LANES) {
                 if y.len() == V::LANES {
                     V::load(y).mul(inverse).store(y);
@@ -99,7 +101,7 @@ impl Kernel for Rows<'_> {
 struct RowsBack<'a> {
     y: &'a [f32],
     g: &'a [f32],
-    dx: &'a mut [f32],
+    dx: &'a mut [Unset],
     width: usize,
 }
 
@@ -128,7 +130,7 @@ pub(crate) struct Op {
 
 /// A whole number of rows, about [`CHUNK`] numbers, at least one row.
 fn chunk(width: usize) -> usize {
-    width * (CHUNK / width.max(1)).max(1)
+    width * (CHUNK / width).max(1)
 }
 
 impl CustomOp1 for Op {
@@ -138,12 +140,15 @@ impl CustomOp1 for Op {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = contiguous(storage, layout)?;
-        let mut y = vec![0.0; x.len()];
-        if let Some(&width) = layout.dims().last().filter(|_| !x.is_empty()) {
-            x.par_chunks(chunk(width))
-                .zip(y.par_chunks_mut(chunk(width)))
-                .for_each(|(x, y)| dispatch(Rows { x, y, width, empty: self.empty }));
-        }
+        let width = layout.dims().last().copied().unwrap_or(1).max(1);
+        let n = chunk(width);
+        // SAFETY: `Rows` writes every row, and whole rows make up the chunks.
+        let y = unsafe {
+            written(x.len(), |y| {
+                let chunks = x.par_chunks(n).zip(y.par_chunks_mut(n));
+                chunks.for_each(|(x, y)| dispatch(Rows { x, y, width, empty: self.empty }));
+            })
+        };
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
@@ -152,15 +157,15 @@ impl CustomOp1 for Op {
             return Ok(None);
         }
         let dx = with_slices([y, grad], |[y, g]| {
-            let mut dx = vec![0.0; y.len()];
-            if let Some(&width) = x.dims().last().filter(|_| !y.is_empty()) {
-                let n = chunk(width);
-                y.par_chunks(n)
-                    .zip(g.par_chunks(n))
-                    .zip(dx.par_chunks_mut(n))
-                    .for_each(|((y, g), dx)| dispatch(RowsBack { y, g, dx, width }));
-            }
-            Ok(dx)
+            let width = x.dims().last().copied().unwrap_or(1).max(1);
+            let n = chunk(width);
+            // SAFETY: `map2` writes every row, and whole rows make up the chunks.
+            Ok(unsafe {
+                written(y.len(), |dx| {
+                    let chunks = y.par_chunks(n).zip(g.par_chunks(n)).zip(dx.par_chunks_mut(n));
+                    chunks.for_each(|((y, g), dx)| dispatch(RowsBack { y, g, dx, width }));
+                })
+            })
         })?;
         Ok(Some(tensor(dx, x.shape())?))
     }

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::group_norm::valid_eps;
 use super::{Activation, cast, group_norm, working};
+use crate::compute::use_kernel;
+use crate::kernels::group_norm::{GroupNorm, Groups, Statistics};
+use crate::kernels::moments::Moments;
 use crate::params::{Init, Params};
 use crate::{Error, Result};
 
@@ -137,7 +140,23 @@ impl BatchNorm2d {
         Ok(())
     }
 
+    /// A group norm of one group per channel whose moments are given.
+    fn eval_kernel(&self, x: &Tensor) -> Result<Tensor> {
+        let (mean, variance) = (self.running_mean.to_vec1::<f32>()?, self.running_var.to_vec1::<f32>()?);
+        let moments = mean.iter().zip(&variance).map(|(mean, variance)| Moments {
+            mean: f64::from(*mean),
+            rstd: 1.0 / (f64::from(*variance) + self.config.eps).sqrt(),
+        });
+        let (_, channels, h, w) = x.dims4()?;
+        let groups = Groups { groups: channels, channels: 1, inner: h * w };
+        let op = GroupNorm::plain(groups, Statistics::Given(moments.collect()));
+        Ok(x.contiguous()?.apply_op3(&self.weight.contiguous()?, &self.bias.contiguous()?, op)?)
+    }
+
     fn eval(&self, x: &Tensor) -> Result<Tensor> {
+        if use_kernel(&[x, &self.weight, &self.bias, &self.running_mean, &self.running_var]) {
+            return self.eval_kernel(x);
+        }
         let dtype = working(x);
         let channels = self.weight.elem_count();
         let own = |t: &Tensor| -> Result<Tensor> { cast(t, dtype) };

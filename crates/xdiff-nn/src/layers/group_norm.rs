@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{Activation, cast, working};
 use crate::compute::use_kernel;
-use crate::kernels::group_norm::{self as kernel, Groups};
+use crate::kernels::group_norm::{self as kernel, Groups, Statistics};
 use crate::params::{Init, Params};
 use crate::{Error, Result};
 
@@ -116,8 +116,14 @@ pub fn group_norm(
         let shape = Groups { groups, channels: channels / groups, inner: x.dims()[2..].iter().product() };
         let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
         return match act {
-            Activation::Silu => Ok(x.apply_op3(&weight, &bias, kernel::GroupNorm::silu(shape, eps))?),
-            _ => act.apply(&x.apply_op3(&weight, &bias, kernel::GroupNorm::plain(shape, eps))?),
+            Activation::Silu => {
+                Ok(x.apply_op3(&weight, &bias, kernel::GroupNorm::silu(shape, Statistics::Own(eps)))?)
+            }
+            _ => act.apply(&x.apply_op3(
+                &weight,
+                &bias,
+                kernel::GroupNorm::plain(shape, Statistics::Own(eps)),
+            )?),
         };
     }
     act.apply(&plain(x, groups, weight, bias, eps)?)
