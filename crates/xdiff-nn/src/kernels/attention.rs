@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
 
+use super::buffer::Scratch;
 use super::matrix::{Matrix, Onto, multiply};
 use super::simd::{Kernel, Vector, dispatch, exp2, load_part, store_part};
 use super::slices::{Gradients, tracked};
@@ -19,8 +20,10 @@ use super::slices::{Gradients, tracked};
 const QUERIES: usize = 128;
 /// Keys per block.
 const KEYS: usize = 512;
-/// Backward cuts the queries of all heads into about this many tasks, or a task per head.
-const TASKS: usize = 32;
+/// Backward makes about this many tasks of a sample, or one per head.
+const TASKS: usize = 16;
+/// How many numbers the shares of one head may take: 64 MiB.
+const SHARES: usize = 1 << 24;
 
 /// A tensor (B, heads, rows, width) whose last dimension is dense, as its layout gives it.
 #[derive(Clone, Copy)]
@@ -257,21 +260,6 @@ pub(crate) struct Op {
     normalisers: OnceLock<Vec<Normaliser>>,
 }
 
-/// Buffers of one thread.
-#[derive(Default)]
-struct Scratch {
-    products: Vec<f32>,
-    grads: Vec<f32>,
-}
-
-/// The first `n` numbers of a buffer that grows as needed.
-fn room(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
-    if buffer.len() < n {
-        buffer.resize(n, 0.0);
-    }
-    &mut buffer[..n]
-}
-
 impl Op {
     /// Scores are q · k times `scale`, plus the mask.
     pub(crate) fn new(scale: f64, mask: Option<Mask>) -> Self {
@@ -300,8 +288,8 @@ impl Op {
                 let blocks = out.par_chunks_mut(QUERIES * width).zip(normalisers.par_chunks_mut(QUERIES));
                 blocks.enumerate().map(move |(i, block)| (head, i * QUERIES, block))
             })
-            .for_each_init(Scratch::default, |scratch, (head, start, (out, normalisers))| {
-                self.forward_block([q, k, v], head, start, out, normalisers, scratch);
+            .for_each(|(head, start, (out, normalisers))| {
+                self.forward_block([q, k, v], head, start, out, normalisers);
             });
         (out, normalisers)
     }
@@ -313,14 +301,14 @@ impl Op {
         start: usize,
         out: &mut [f32],
         normalisers: &mut [Normaliser],
-        scratch: &mut Scratch,
     ) {
         let (rows, keys, width) = (normalisers.len(), k.size[2], v.size[3]);
         let queries = q.rows(head, start, rows);
         let mut running = vec![Running { top: f32::NEG_INFINITY, sum: 0.0 }; rows];
+        let mut products = Scratch::take(rows * KEYS.min(keys));
         for key in (0..keys).step_by(KEYS) {
             let n = KEYS.min(keys - key);
-            let products = room(&mut scratch.products, rows * n);
+            let products = &mut products[..rows * n];
             multiply(products, Onto::Replace, queries, k.rows(head, key, n).t());
             dispatch(Exponentials {
                 products,
@@ -340,44 +328,57 @@ impl Op {
         }
     }
 
-    /// The gradients of q, k and v; empty where not `wanted`.
+    /// The gradients of q, k and v; zeros where not wanted.
+    ///
+    /// The queries of a head are cut into parts whose shares of dk and dv are added in order. Shape
+    /// alone says how many: one sample's gradients do not depend on its batch.
     fn backward(&self, x: &Backward<'_>) -> [Vec<f32>; 3] {
-        let (q, v) = (x.q, x.v);
-        let ([_, _, queries, d], [_, _, keys, width]) = (q.size, v.size);
-        let mut dq = vec![0.0; q.count() * queries * d];
-        let (mut dk, mut dv) = (vec![0.0; q.count() * keys * d], vec![0.0; q.count() * keys * width]);
-        if dq.is_empty() || dk.is_empty() || dv.is_empty() {
+        let ([batch, heads, queries, d], [_, _, keys, width]) = (x.q.size, x.v.size);
+        let count = batch * heads;
+        let mut dq = vec![0.0; count * queries * d];
+        let (mut dk, mut dv) = (vec![0.0; count * keys * d], vec![0.0; count * keys * width]);
+        if dq.is_empty() || dv.is_empty() {
             return [dq, dk, dv];
         }
         let blocks = queries.div_ceil(QUERIES);
-        let shares = TASKS.div_ceil(q.count()).min(blocks);
-        let part = blocks.div_ceil(shares) * QUERIES;
-        let shares: Vec<[Vec<f32>; 2]> = dq
-            .par_chunks_mut(queries * d)
+        let parts = TASKS.div_ceil(heads).min(SHARES / (keys * (d + width))).clamp(1, blocks);
+        let part = blocks.div_ceil(parts) * QUERIES;
+        dq.par_chunks_mut(queries * d)
+            .zip(dk.par_chunks_mut(keys * d).zip(dv.par_chunks_mut(keys * width)))
             .enumerate()
-            .flat_map(|(head, dq)| {
-                let parts = dq.par_chunks_mut(part * d).enumerate();
-                parts.map(move |(i, dq)| (head, i * part, dq))
-            })
-            .map_init(Scratch::default, |scratch, (head, start, dq)| {
-                let mut share = [vec![0.0; keys * d], vec![0.0; keys * width]];
-                for (i, dq) in dq.chunks_mut(QUERIES * d).enumerate() {
-                    self.backward_block(x, head, start + i * QUERIES, dq, &mut share, scratch);
+            .for_each(|(head, (dq, (dk, dv)))| {
+                if parts == 1 {
+                    return self.backward_part(x, head, 0, dq, [dk, dv]);
                 }
-                share
-            })
-            .collect();
-        let parts = queries.div_ceil(part);
-        dk.par_chunks_mut(keys * d)
-            .zip(dv.par_chunks_mut(keys * width))
-            .zip(shares.par_chunks(parts))
-            .for_each(|((dk, dv), shares)| {
-                for [k, v] in shares {
-                    dk.iter_mut().zip(k).for_each(|(a, b)| *a += b);
-                    dv.iter_mut().zip(v).for_each(|(a, b)| *a += b);
+                let shares: Vec<_> = dq
+                    .par_chunks_mut(part * d)
+                    .enumerate()
+                    .map(|(i, dq)| {
+                        let (mut k, mut v) = (vec![0.0; dk.len()], vec![0.0; dv.len()]);
+                        self.backward_part(x, head, i * part, dq, [&mut k, &mut v]);
+                        (k, v)
+                    })
+                    .collect();
+                for (k, v) in shares {
+                    dk.iter_mut().zip(k).for_each(|(sum, share)| *sum += share);
+                    dv.iter_mut().zip(v).for_each(|(sum, share)| *sum += share);
                 }
             });
         [dq, dk, dv]
+    }
+
+    /// The gradient of some queries, and their share of those of keys and values.
+    fn backward_part(
+        &self,
+        x: &Backward<'_>,
+        head: usize,
+        start: usize,
+        dq: &mut [f32],
+        [dk, dv]: [&mut [f32]; 2],
+    ) {
+        for (i, dq) in dq.chunks_mut(QUERIES * x.q.size[3]).enumerate() {
+            self.backward_block(x, head, start + i * QUERIES, dq, [dk, dv]);
+        }
     }
 
     fn backward_block(
@@ -386,8 +387,7 @@ impl Op {
         head: usize,
         start: usize,
         dq: &mut [f32],
-        share: &mut [Vec<f32>; 2],
-        scratch: &mut Scratch,
+        [dk, dv]: [&mut [f32]; 2],
     ) {
         let (d, width, keys, total) = (x.q.size[3], x.v.size[3], x.k.size[2], x.q.size[2]);
         let rows = dq.len() / d;
@@ -400,11 +400,12 @@ impl Op {
             .map(|sum| sum as f32)
             .collect();
         let normalisers = &x.normalisers[head * total + start..][..rows];
+        let size = rows * KEYS.min(keys);
+        let (mut products, mut grads) = (Scratch::take(size), Scratch::take(size));
         for key in (0..keys).step_by(KEYS) {
             let n = KEYS.min(keys - key);
             let (k, v) = (x.k.rows(head, key, n), x.v.rows(head, key, n));
-            let products = room(&mut scratch.products, rows * n);
-            let grads = room(&mut scratch.grads, rows * n);
+            let (products, grads) = (&mut products[..rows * n], &mut grads[..rows * n]);
             multiply(products, Onto::Replace, queries, k.t());
             multiply(grads, Onto::Replace, grad, v.t());
             dispatch(Slopes {
@@ -418,7 +419,6 @@ impl Op {
                 delta: &delta,
             });
             let (weights, slopes) = (Matrix::dense(products, n), Matrix::dense(grads, n));
-            let [dk, dv] = share;
             if x.wanted[2] {
                 multiply(&mut dv[key * width..][..n * width], Onto::Add, weights.t(), grad);
             }

@@ -33,6 +33,13 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// [`LANES`](Vector::LANES) numbers can be written there, which nobody else uses meanwhile.
     unsafe fn store_at(self, to: *mut f32);
+    /// Writes the lanes to the front of memory that need not be set.
+    #[inline(always)]
+    fn put(self, to: &mut [Unset]) {
+        assert!(to.len() >= Self::LANES);
+        // SAFETY: the memory is long enough, and borrowed alone.
+        unsafe { self.store_at(to.as_mut_ptr().cast()) }
+    }
     /// `from[first + i]` in each lane i of `lanes`, 0 in the others.
     #[inline(always)]
     fn load_lanes(from: &[f32], first: isize, lanes: Range<usize>) -> Self {
@@ -69,8 +76,6 @@ pub(crate) trait Vector: Copy {
             }
         }
     }
-    /// Writes the lanes to the front of memory that need not be set.
-    fn put(self, to: &mut [Unset]);
     /// self + other.
     fn add(self, other: Self) -> Self;
     /// self − other.
@@ -131,8 +136,12 @@ impl Level {
         }
     }
 
-    /// The widest that this processor has.
+    /// The widest that this processor has; in tests, the one that a thread is held to.
     pub(crate) fn best() -> Self {
+        #[cfg(test)]
+        if let Some(level) = tests::held() {
+            return level;
+        }
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
@@ -260,7 +269,7 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::ops::Range;
 
-    use super::{Kernel, Unset, Vector};
+    use super::{Kernel, Vector};
 
     /// # Safety
     /// The processor must have AVX2 and FMA.
@@ -379,11 +388,6 @@ mod x86 {
             }
         }
         #[inline(always)]
-        fn put(self, to: &mut [Unset]) {
-            assert!(to.len() >= Self::LANES);
-            unsafe { _mm512_storeu_ps(to.as_mut_ptr().cast(), self.0) }
-        }
-        #[inline(always)]
         fn add(self, other: Self) -> Self {
             Self(unsafe { _mm512_add_ps(self.0, other.0) })
         }
@@ -464,11 +468,6 @@ mod x86 {
             unsafe { _mm256_storeu_ps(to, self.0) }
         }
         #[inline(always)]
-        fn put(self, to: &mut [Unset]) {
-            assert!(to.len() >= Self::LANES);
-            unsafe { _mm256_storeu_ps(to.as_mut_ptr().cast(), self.0) }
-        }
-        #[inline(always)]
         fn add(self, other: Self) -> Self {
             Self(unsafe { _mm256_add_ps(self.0, other.0) })
         }
@@ -535,7 +534,7 @@ mod x86 {
 mod portable {
     //! The vector of every other processor: an array that the compiler may put into registers.
 
-    use super::{Unset, Vector};
+    use super::Vector;
 
     #[derive(Clone, Copy)]
     pub(super) struct F32x8([f32; 8]);
@@ -570,10 +569,6 @@ mod portable {
         unsafe fn store_at(self, to: *mut f32) {
             // SAFETY: writable and unshared, by the contract.
             unsafe { to.cast::<[f32; 8]>().write(self.0) }
-        }
-        #[inline(always)]
-        fn put(self, to: &mut [Unset]) {
-            to[..8].write_copy_of_slice(&self.0);
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {
@@ -632,8 +627,28 @@ mod portable {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::kernels::slices::written;
+
+    thread_local! {
+        static HELD: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    /// The level that this thread is held to.
+    pub(crate) fn held() -> Option<Level> {
+        HELD.get()
+    }
+
+    /// Runs `work` once for every level, on threads that are held to it.
+    pub(crate) fn on_every_level(work: impl Fn(Level) + Sync) {
+        for level in levels() {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(2);
+            let pool = pool.start_handler(move |_| HELD.set(Some(level))).build().unwrap();
+            pool.install(|| work(level));
+        }
+    }
 
     /// Every instruction set that this processor has.
     pub(crate) fn levels() -> Vec<Level> {

@@ -1,7 +1,8 @@
 //! From candle's tensors to slices of f32 and back.
 
-use super::simd::Unset;
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor, bail};
+
+use super::simd::Unset;
 
 /// The numbers of a contiguous f32 tensor on the CPU.
 pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

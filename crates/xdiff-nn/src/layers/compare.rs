@@ -1,11 +1,14 @@
 //! Tables of cases that hold the kernel and the plain path together.
 
+use std::sync::Mutex;
+
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::compute::{Path, with_path};
+use crate::kernels::simd::tests::on_every_level;
 use crate::{Error, Result, Rng};
 
-type Run = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
+type Run = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Sync>;
 
 /// A seeded normal tensor on the CPU.
 pub(crate) fn randn(seed: u64, dims: &[usize]) -> Tensor {
@@ -23,7 +26,7 @@ impl Case {
     pub(crate) fn new(
         name: impl Into<String>,
         inputs: Vec<Tensor>,
-        run: impl Fn(&[Tensor]) -> Result<Tensor> + 'static,
+        run: impl Fn(&[Tensor]) -> Result<Tensor> + Sync + 'static,
     ) -> Self {
         Self { name: name.into(), inputs, run: Box::new(run) }
     }
@@ -88,43 +91,47 @@ fn numbers(t: &Tensor) -> Result<Vec<f64>> {
     Ok(t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
-/// Panics with every case in which a result or a gradient of the kernel differs from the plain
-/// path's by more than `tolerance` of its largest number.
+/// Panics with every case in which a result or a gradient of the kernel, on any instruction set of
+/// this processor, differs from the plain path's by more than `tolerance` of its largest number.
 pub(crate) fn compare(cases: &[Case], tolerance: f64) {
-    let mut failures = Vec::new();
-    for case in cases {
-        match differences(case) {
-            Ok(worst) => {
-                for (i, difference) in worst.iter().enumerate() {
-                    if difference.is_nan() || *difference > tolerance {
-                        let what =
-                            if i == 0 { "result".into() } else { format!("gradient of input {}", i - 1) };
-                        failures.push(format!("{}: the {what} is off by {difference:.2e}", case.name));
-                    }
-                }
-            }
-            Err(e) => failures.push(format!("{}: {e}", case.name)),
+    let failures = Mutex::new(Vec::new());
+    let plain: Vec<_> = cases.iter().map(|case| case.outcome(Path::Plain)).collect();
+    on_every_level(|level| {
+        for (case, plain) in cases.iter().zip(&plain) {
+            let misses = match plain {
+                Ok(plain) => case.outcome(Path::Kernels).and_then(|kernel| misses(&kernel, plain, tolerance)),
+                Err(e) => Ok(vec![format!("the plain path fails: {e}")]),
+            };
+            let misses = misses.unwrap_or_else(|e| vec![e.to_string()]);
+            let named = misses.into_iter().map(|miss| format!("{}, {level:?}: {miss}", case.name));
+            failures.lock().expect("no test holds the lock when it panics").extend(named);
         }
-    }
+    });
+    let failures = failures.into_inner().expect("no test holds the lock when it panics");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-fn differences(case: &Case) -> Result<Vec<f64>> {
-    let (kernel, plain) = (case.outcome(Path::Kernels)?, case.outcome(Path::Plain)?);
-    kernel
-        .iter()
-        .zip(&plain)
-        .map(|(k, p)| {
-            if k.dims() != p.dims() {
-                return Err(Error::shape("compare", format!("{:?}", p.dims()), k.dims()));
-            }
-            let (k, p) = (numbers(k)?, numbers(p)?);
-            let largest = p.iter().filter(|v| v.is_finite()).fold(1e-3f64, |m, v| m.max(v.abs()));
-            Ok(k.iter()
-                .zip(&p)
-                .map(|(k, p)| if k == p || (k.is_nan() && p.is_nan()) { 0.0 } else { (k - p).abs() })
-                .fold(0.0f64, |m, d| if m >= d || m.is_nan() { m } else { d })
-                / largest)
-        })
-        .collect()
+/// What differs by more than `tolerance`.
+fn misses(kernel: &[Tensor], plain: &[Tensor], tolerance: f64) -> Result<Vec<String>> {
+    let mut misses = Vec::new();
+    for (i, (k, p)) in kernel.iter().zip(plain).enumerate() {
+        let off = difference(k, p)?;
+        if off.is_nan() || off > tolerance {
+            let what = if i == 0 { "result".into() } else { format!("gradient of input {}", i - 1) };
+            misses.push(format!("the {what} is off by {off:.2e}"));
+        }
+    }
+    Ok(misses)
+}
+
+/// The largest difference, as a share of the largest number of `p`.
+fn difference(k: &Tensor, p: &Tensor) -> Result<f64> {
+    if k.dims() != p.dims() {
+        return Err(Error::shape("compare", format!("{:?}", p.dims()), k.dims()));
+    }
+    let (k, p) = (numbers(k)?, numbers(p)?);
+    let largest = p.iter().filter(|v| v.is_finite()).fold(1e-3f64, |m, v| m.max(v.abs()));
+    let differences =
+        k.iter().zip(&p).map(|(k, p)| if k == p || (k.is_nan() && p.is_nan()) { 0.0 } else { (k - p).abs() });
+    Ok(differences.fold(0.0f64, |m, d| if m >= d || m.is_nan() { m } else { d }) / largest)
 }
