@@ -354,11 +354,7 @@ fn what_does_not_fit_is_refused_with_its_numbers() {
             case(&x, 2, image(&[2, 1, 8, 4]), classes(&[0, 0])),
             vec!["[2, 1, 8, 4]", "[2, 1, 8, 8]"],
         ),
-        (
-            "batch of the condition",
-            case(&x, 2, image(&[1, 1, 8, 8]), classes(&[0, 0])),
-            vec!["[1, 1, 8, 8]"],
-        ),
+        ("batch of the condition", case(&x, 2, image(&[1, 1, 8, 8]), classes(&[0, 0])), vec!["[1, 1, 8, 8]"]),
         (
             "size",
             case(&[2, 1, 8, 10], 2, image(&[2, 1, 8, 10]), classes(&[0, 0])),
@@ -377,7 +373,9 @@ fn what_does_not_fit_is_refused_with_its_numbers() {
         match outcome {
             Err(Error::Input { what, reason }) => {
                 let text = format!("{what}: {reason}");
-                wrong.extend(parts.iter().filter(|p| !text.contains(**p)).map(|p| format!("{name}: {p} in {text}")));
+                wrong.extend(
+                    parts.iter().filter(|p| !text.contains(**p)).map(|p| format!("{name}: {p} in {text}")),
+                );
             }
             other => wrong.push(format!("{name}: {other:?}")),
         }
