@@ -1,57 +1,114 @@
 //! The linear layer: matrix products over rows, the bias added on the way.
+//!
+//! The order in which a matrix product sums depends on how many rows it has. So that a sample does
+//! not depend on its batch, samples of several rows are multiplied one by one, and samples of one
+//! row in groups of a fixed size, the last one filled up with zeros.
 
 use std::ops::Range;
 
 use candle_core::Result;
 use rayon::prelude::*;
 
-use super::buffer::Output;
-use super::matrix::{Matrix, Onto, Target, multiply_into};
+use super::buffer::{Output, Writer};
+use super::matrix::{Matrix, Onto, Target, multiply, multiply_into};
 
-/// Sizes of y (rows, out) = x (rows, in) · wᵀ (in, out) + b.
+/// Sizes of y (samples, rows, out) = x (samples, rows, in) · wᵀ (in, out) + b.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinearShape {
+    pub(crate) samples: usize,
+    /// Rows of one sample.
     pub(crate) rows: usize,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
 }
 
+impl LinearShape {
+    /// Rows of all samples.
+    pub(crate) fn all_rows(&self) -> usize {
+        self.samples * self.rows
+    }
+}
+
 /// Rows and columns of the part of a product that one task forms.
 const BLOCK: (usize, usize) = (256, 256);
+
+/// The same where each sample has one row.
+const GROUP: (usize, usize) = (4, 64);
 
 /// Rows whose bias gradient is summed in f32 before it is added to an f64 total.
 const SUM_ROWS: usize = 256;
 
 /// Calls `work(rows, columns)` in parallel for blocks that cover an m × n result.
-fn blocks(m: usize, n: usize, work: impl Fn(Range<usize>, Range<usize>) + Sync) {
-    let across = n.div_ceil(BLOCK.1);
-    (0..m.div_ceil(BLOCK.0) * across).into_par_iter().with_max_len(1).for_each(|task| {
-        let (i, j) = (task / across * BLOCK.0, task % across * BLOCK.1);
-        work(i..(i + BLOCK.0).min(m), j..(j + BLOCK.1).min(n));
+fn blocks((m, n): (usize, usize), block: (usize, usize), work: impl Fn(Range<usize>, Range<usize>) + Sync) {
+    let across = n.div_ceil(block.1);
+    (0..m.div_ceil(block.0) * across).into_par_iter().with_max_len(1).for_each(|task| {
+        let (i, j) = (task / across * block.0, task % across * block.1);
+        work(i..(i + block.0).min(m), j..(j + block.1).min(n));
     });
 }
 
-/// The product of `a` and `b`, plus `bias` in each row.
-fn product(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>) -> Result<Vec<f32>> {
+/// The product of `a` and `b`, plus `bias` in each row, to `y` from `start` on.
+fn product(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, (y, start): (Writer<'_>, usize)) {
     let (m, k, n) = (a.size[0], a.size[1], b.size[1]);
     assert!(bias.is_none_or(|b| b.len() == n), "bias length");
-    let mut out = Output::new(m * n)?;
-    let writer = out.writer();
-    blocks(m, n, |rows, columns| {
+    blocks((m, n), BLOCK, |rows, columns| {
         let mut onto = Onto::Replace;
         if let Some(bias) = bias {
             for i in rows.clone() {
                 // SAFETY: each task has its own block.
-                unsafe { writer.copy(i * n + columns.start, &bias[columns.clone()]) };
+                unsafe { y.copy(start + i * n + columns.start, &bias[columns.clone()]) };
             }
             onto = Onto::Add;
         }
-        let target = Target { writer, start: rows.start * n + columns.start, stride: n };
+        let target = Target { writer: y, start: start + rows.start * n + columns.start, stride: n };
         let (a, b) = (a.part(rows, 0..k), b.part(0..k, columns));
         // SAFETY: as above; with a bias the block has been set.
         unsafe { multiply_into(target, onto, a, b) };
     });
-    // SAFETY: the blocks cover the result.
+}
+
+/// As [`product`], for rows that must not depend on each other's presence.
+fn product_of_each_row(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, y: Writer<'_>) {
+    let (m, k, n) = (a.size[0], a.size[1], b.size[1]);
+    assert!(bias.is_none_or(|b| b.len() == n), "bias length");
+    blocks((m, n), GROUP, |rows, columns| {
+        let mut filled = Vec::new();
+        let group = if rows.len() == GROUP.0 {
+            a.part(rows.clone(), 0..k)
+        } else {
+            rows.clone().for_each(|i| filled.extend_from_slice(a.row(i)));
+            filled.resize(GROUP.0 * k, 0.0);
+            Matrix { data: &filled, size: [GROUP.0, k], stride: [k, 1] }
+        };
+        let width = columns.len();
+        let mut sums = [0.0; GROUP.0 * GROUP.1];
+        let sums = &mut sums[..GROUP.0 * width];
+        multiply(sums, Onto::Replace, group, b.part(0..k, columns.clone()));
+        for (i, sums) in rows.zip(sums.chunks_exact_mut(width)) {
+            if let Some(bias) = bias {
+                sums.iter_mut().zip(&bias[columns.clone()]).for_each(|(sum, b)| *sum += b);
+            }
+            // SAFETY: each task has its own rows and columns.
+            unsafe { y.copy(i * n + columns.start, sums) };
+        }
+    });
+}
+
+/// The rows of all samples in `a`, times `b`, plus `bias`.
+fn products(s: LinearShape, a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>) -> Result<Vec<f32>> {
+    let (k, n) = (a.size[1], b.size[1]);
+    let mut out = Output::new(s.all_rows() * n)?;
+    let writer = out.writer();
+    if s.rows == 1 {
+        product_of_each_row(a, b, bias, writer);
+    } else {
+        (0..s.samples).into_par_iter().for_each(|sample| {
+            let rows = sample * s.rows..(sample + 1) * s.rows;
+            let start = rows.start * n;
+            product(a.part(rows, 0..k), b, bias, (writer, start));
+        });
+    }
+    // SAFETY: the samples, and in them the blocks, cover the result.
     Ok(unsafe { out.finish() })
 }
 
@@ -63,22 +120,26 @@ fn rows(data: &[f32], count: usize, width: usize) -> Matrix<'_> {
 
 /// y = x · wᵀ + b.
 pub(crate) fn forward(s: LinearShape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Result<Vec<f32>> {
-    product(rows(x, s.rows, s.inputs), rows(w, s.outputs, s.inputs).t(), bias)
+    products(s, rows(x, s.all_rows(), s.inputs), rows(w, s.outputs, s.inputs).t(), bias)
 }
 
 /// dL/dx = dL/dy · w.
 pub(crate) fn input_grad(s: LinearShape, dy: &[f32], w: &[f32]) -> Result<Vec<f32>> {
-    product(rows(dy, s.rows, s.outputs), rows(w, s.outputs, s.inputs), None)
+    products(s, rows(dy, s.all_rows(), s.outputs), rows(w, s.outputs, s.inputs), None)
 }
 
 /// dL/dw = dL/dyᵀ · x.
 pub(crate) fn weight_grad(s: LinearShape, dy: &[f32], x: &[f32]) -> Result<Vec<f32>> {
-    product(rows(dy, s.rows, s.outputs).t(), rows(x, s.rows, s.inputs), None)
+    let count = s.all_rows();
+    let mut out = Output::new(s.outputs * s.inputs)?;
+    product(rows(dy, count, s.outputs).t(), rows(x, count, s.inputs), None, (out.writer(), 0));
+    // SAFETY: the blocks cover the result.
+    Ok(unsafe { out.finish() })
 }
 
 /// dL/db: the sum of dL/dy over its rows.
 pub(crate) fn bias_grad(s: LinearShape, dy: &[f32]) -> Vec<f32> {
-    assert_eq!(dy.len(), s.rows * s.outputs, "gradient length");
+    assert_eq!(dy.len(), s.all_rows() * s.outputs, "gradient length");
     let mut db = vec![0.0; s.outputs];
     db.par_chunks_mut(BLOCK.1).enumerate().for_each(|(block, db)| {
         let mut totals = vec![0.0f64; db.len()];
