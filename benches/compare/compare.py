@@ -5,8 +5,10 @@
     python compare.py train --rounds 9    # workloads whose name holds `train`, more rounds
 
 Both sides run in processes of their own, with as many threads, and take turns: a few runs of the
-one, a few of the other, and so on. The medians' ratio then holds on a machine whose speed drifts
-or that others use. Needs cargo; builds the bench with the release profile.
+one, a few of the other, and so on, so that the ratio of the medians holds while the machine's speed
+drifts. Leave the machine alone meanwhile: PyTorch's threads wait for each other after every layer
+and lose much more than their share when others use the processors. (With `--threads 1` the column
+of processor times holds even then.) Needs cargo; builds the bench with the release profile.
 """
 
 import argparse
@@ -32,6 +34,7 @@ class Side:
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.rounds = []
+        self.processor_ms = []
         self.report = self.read()
         self.report = self.ask(1)
 
@@ -49,8 +52,11 @@ class Side:
     def turn(self, seconds):
         """Runs for about so long, by the time of the last run."""
         runs = max(1, round(seconds * 1e3 / self.report["ms"][-1]))
+        before = processor_ms(self.process.pid)
         self.report = self.ask(runs)
         self.rounds.append(self.report["ms"])
+        if before is not None:
+            self.processor_ms.append((processor_ms(self.process.pid) - before) / runs)
 
     def median(self):
         return statistics.median(ms for times in self.rounds for ms in times)
@@ -61,6 +67,14 @@ class Side:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+def processor_ms(process):
+    """Time that the processors have spent on a process's threads, where the system tells it."""
+    tasks = Path(f"/proc/{process}/task")
+    if not tasks.exists():
+        return None
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e6
 
 
 def build():
@@ -138,12 +152,14 @@ def row(workload, ours, theirs, peak):
     by_round = [
         statistics.median(a) / statistics.median(b) for a, b in zip(ours.rounds, theirs.rounds)
     ]
+    spent = [statistics.median(side.processor_ms or [float("nan")]) for side in (ours, theirs)]
     cells = [
         f"{workload['name']}, {workload['batch']}×{workload['size']}²",
         f"{workload['flops'] / 1e9:.0f}",
         f"{ours.median():.1f}",
         f"{theirs.median():.1f}",
         f"**{ours.median() / theirs.median():.2f}** ({min(by_round):.2f}–{max(by_round):.2f})",
+        f"{spent[0] / spent[1]:.2f}",
         rates(ours),
         rates(theirs),
         f"{memory(ours)} / {memory(theirs)}",
@@ -175,6 +191,8 @@ def main():
         return float(output([program, "--peak"])), float(output([*torch_side, "peak"]))
 
     load = os.getloadavg()[0]
+    if load > 1:
+        print(f"the load is {load:.1f}: others use the machine, and times will not hold", file=sys.stderr)
     first = peaks()
     rows = []
     for workload in json.loads(output([program, "--list"])):
@@ -196,9 +214,9 @@ def main():
         f"{versions()}. Product of 2048² f32 matrices: {ours_peak:.0f} GFLOP/s by gemm, "
         f"{torch_peak:.0f} by PyTorch; shares are of the larger.",
         "",
-        "| workload | GFLOP | xdiff ms | PyTorch ms | ratio (by round) | xdiff GFLOP/s | PyTorch GFLOP/s "
-        "| peak MiB, xdiff / PyTorch |",
-        "|---|---|---|---|---|---|---|---|",
+        "| workload | GFLOP | xdiff ms | PyTorch ms | ratio (by round) | processor time "
+        "| xdiff GFLOP/s | PyTorch GFLOP/s | peak MiB, xdiff / PyTorch |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(row(*entry, max(ours_peak, torch_peak)) for entry in rows),
     ]
     text = "\n".join(lines) + "\n"
