@@ -27,7 +27,10 @@ impl Bench {
         let forward = self.median(|| f(&inputs).map(drop))?;
         let vars = inputs.iter().map(|t| Ok(Var::from_tensor(t)?)).collect::<Result<Vec<_>>>()?;
         let tracked: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-        let both = self.median(|| Ok(drop(f(&tracked)?.backward()?)))?;
+        let both = self.median(|| {
+            f(&tracked)?.backward()?;
+            Ok(())
+        })?;
         println!("{name:32} {forward:9.3} {both:9.3}");
         Ok(())
     }

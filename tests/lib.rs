@@ -1,1 +1,3 @@
-//! Integration tests of the workspace; see the files beside this one.
+//! What the integration tests of the workspace share; the tests are in the files beside this one.
+
+pub mod small;

@@ -49,3 +49,26 @@ impl CancelToken {
         .map_err(|e| Error::input("signal handler", e.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_raised_on_one_thread_is_seen_on_another() {
+        let token = CancelToken::new();
+        let (other, apart) = (token.clone(), CancelToken::new());
+        std::thread::spawn(move || other.cancel()).join().unwrap();
+        assert!(token.is_cancelled() && !apart.is_cancelled());
+    }
+
+    /// Signals end whole processes, so what a handler does is tested with one of its own
+    /// (`tests/interruption.rs` of the workspace).
+    #[test]
+    fn a_process_has_one_handler() {
+        let token = CancelToken::new();
+        token.on_ctrl_c().unwrap();
+        assert!(matches!(CancelToken::new().on_ctrl_c(), Err(Error::Input { what: "signal handler", .. })));
+        assert!(!token.is_cancelled());
+    }
+}

@@ -11,7 +11,7 @@ use crate::{Error, ParamSet, Result};
 ///
 /// ```
 /// use candle_core::Device;
-/// use xdiff_nn::grad::backward;
+/// use xdiff_nn::optim::backward;
 /// use xdiff_nn::{Init, Params};
 ///
 /// let scope = Params::fresh(0, &Device::Cpu);

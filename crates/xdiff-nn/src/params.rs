@@ -78,7 +78,13 @@ struct Store {
     frozen: Box<dyn Fn(&str) -> bool + Send>,
     params: BTreeMap<String, Param>,
     report: KeyReport,
+    /// How many zeros stand in for what the source lacks.
+    zeros: usize,
 }
+
+/// Most zeros that are made for keys that do not fit: 1 GiB. A file whose configuration asks for more
+/// than it holds takes no more memory than this.
+const MAX_ZEROS: usize = 1 << 28;
 
 /// A scope in which a model under construction asks for its parameters.
 ///
@@ -118,6 +124,7 @@ impl Params {
             frozen,
             params: BTreeMap::new(),
             report: KeyReport::default(),
+            zeros: 0,
         };
         Self { store: Arc::new(Mutex::new(store)), prefix: String::new() }
     }
@@ -180,7 +187,8 @@ impl Params {
     /// [`finish`](Params::finish) and zeros are returned, so that one run reports all of them.
     ///
     /// # Errors
-    /// When a name is asked for twice, or the device refuses.
+    /// When a name is asked for twice, or the device refuses; [`Error::Keys`] at once when what does
+    /// not fit adds up to more than a gigabyte.
     pub fn weight(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor> {
         let (var, frozen) = self.ask(name, shape.into(), init, Role::Weight)?;
         Ok(if frozen { var.as_detached_tensor() } else { var.as_tensor().clone() })
@@ -260,6 +268,11 @@ impl Store {
                 found: var.dims().to_vec(),
             }),
             None => self.report.missing.push(name.to_owned()),
+        }
+        let size = shape.dims().iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        self.zeros = size.map_or(usize::MAX, |n| self.zeros.saturating_add(n));
+        if self.zeros > MAX_ZEROS {
+            return Err(Box::new(self.report.clone()).into());
         }
         Ok(Var::zeros(shape, DType::F32, &self.device)?)
     }
@@ -409,6 +422,19 @@ mod tests {
         assert_eq!(report.misshaped[0].expected, [2, 3]);
         let text = report.to_string();
         assert!(text.contains("a.weight is [4], the model asks for [2, 3]"), "{text}");
+    }
+
+    #[test]
+    fn a_model_much_larger_than_its_file_is_refused_before_it_takes_memory() {
+        let p = Params::frozen(BTreeMap::new(), &Device::Cpu);
+        for i in 0..2 {
+            p.weight(&format!("fits{i}"), (1 << 10, 1 << 10), Init::ZEROS).unwrap();
+        }
+        for dims in [vec![1 << 20, 1 << 20, 3, 3], vec![usize::MAX, 2]] {
+            let name = format!("huge{}", dims.len());
+            let Err(Error::Keys(report)) = p.weight(&name, dims, Init::ZEROS) else { panic!("{name} fits") };
+            assert!(report.missing.contains(&name) && report.missing.contains(&"fits0".to_owned()));
+        }
     }
 
     #[test]

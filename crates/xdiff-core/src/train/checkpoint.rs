@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use xdiff_nn::weights::{read_safetensors, read_safetensors_metadata, write_safetensors};
+use xdiff_nn::weights::{read_safetensors_with_metadata, write_safetensors};
 
 use super::config::TrainConfig;
 use crate::{Error, Result};
@@ -92,7 +92,7 @@ impl Checkpoint {
             reason,
             hint: "give a file that a training wrote, or start anew with another output folder",
         };
-        let metadata = read_safetensors_metadata(path)?;
+        let (tensors, metadata) = read_safetensors_with_metadata(path)?;
         match metadata.get("format").map(String::as_str) {
             Some(FORMAT) => {}
             other => return Err(bad(format!("its format is {other:?}, not {FORMAT:?}"))),
@@ -101,12 +101,16 @@ impl Checkpoint {
         let header: Header = serde_json::from_str(header).map_err(|e| bad(e.to_string()))?;
         let (mut weights, mut ema, mut optimizer) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut history = Vec::new();
-        for (name, t) in read_safetensors(path)? {
+        for (name, t) in tensors {
             match name.split_once('/') {
                 Some(("model", rest)) => drop(weights.insert(rest.to_owned(), t)),
                 Some(("ema", rest)) => drop(ema.insert(rest.to_owned(), t)),
                 Some(("optimizer", rest)) => drop(optimizer.insert(rest.to_owned(), t)),
-                None if name == "history" => history = t.to_vec1::<f32>()?,
+                None if name == "history" => {
+                    let kind =
+                        format!("`history` is {:?} of shape {:?}, not a list of f32", t.dtype(), t.dims());
+                    history = t.to_vec1::<f32>().map_err(|_| bad(kind))?;
+                }
                 _ => return Err(bad(format!("it holds `{name}`, which no training writes"))),
             }
         }

@@ -79,9 +79,10 @@ impl TrainConfig {
             return Err(Error::config("checkpoint_every", "is 0, must be at least 1"));
         }
         if let Some(norm) = self.clip_norm
-            && !(norm > 0.0)
+            && !(norm > 0.0 && norm.is_finite())
         {
-            return Err(Error::config("clip_norm", format!("is {norm}, must be positive")));
+            let reason = format!("is {norm}, must be positive and finite; leave it out for no limit");
+            return Err(Error::config("clip_norm", reason));
         }
         if let Some(ema) = &self.ema {
             ema.validate()?;

@@ -4,6 +4,8 @@ mod checkpoint;
 mod config;
 mod loss;
 mod observer;
+#[cfg(test)]
+mod tests;
 mod trainer;
 
 pub use checkpoint::Checkpoint;

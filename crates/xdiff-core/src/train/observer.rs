@@ -87,9 +87,10 @@ impl TrainObserver for Progress {
         let (first, began) = *self.start.get_or_insert((r.step, Instant::now()));
         if r.step == r.total || self.printed.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
             self.printed = Some(Instant::now());
-            let pace = began.elapsed().as_secs_f64() / (r.step - first).max(1) as f64;
-            let left = if r.step == first { f64::NAN } else { pace * (r.total - r.step) as f64 };
-            eprintln!("step {}/{}  loss {smooth:.4}  {left:.0} s left", r.step, r.total);
+            let done = r.step - first;
+            let left = began.elapsed().as_secs_f64() / done.max(1) as f64 * (r.total - r.step) as f64;
+            let left = if done > 0 { format!("  {left:.0} s left") } else { String::new() };
+            eprintln!("step {}/{}  loss {smooth:.4}{left}", r.step, r.total);
         }
         Ok(())
     }

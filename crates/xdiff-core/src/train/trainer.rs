@@ -6,6 +6,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 use xdiff_nn::optim::{AdamW, Ema, Gradients, backward};
+use xdiff_nn::weights::remove_leftovers;
 use xdiff_nn::{ParamSet, Rng};
 
 use super::checkpoint::{Checkpoint, checkpoint_error};
@@ -91,11 +92,23 @@ impl<D: Denoiser> Trainer<D> {
         if self.description != checkpoint.description {
             return differs("model or data description");
         }
+        // Everything that may fail comes before the first change.
+        let mut optimizer = AdamW::new(&self.params, self.config.adamw)?;
+        optimizer.load_state(&checkpoint.optimizer)?;
+        let ema = match (self.config.ema, &checkpoint.ema) {
+            (None, _) => None,
+            (Some(_), None) => {
+                let hint = "give the file that the training wrote, or start anew in another folder";
+                return Err(checkpoint_error(None, "it lacks the moving average".to_owned(), hint));
+            }
+            (Some(config), Some(state)) => {
+                let mut ema = Ema::new(&self.params, config)?;
+                ema.load_state(state)?;
+                Some(ema)
+            }
+        };
         self.params.load(&checkpoint.weights)?;
-        self.optimizer.load_state(&checkpoint.optimizer)?;
-        if let (Some(ema), Some(state)) = (&mut self.ema, &checkpoint.ema) {
-            ema.load_state(state)?;
-        }
+        (self.optimizer, self.ema) = (optimizer, ema);
         self.history.clone_from(&checkpoint.history);
         Ok(())
     }
@@ -137,7 +150,8 @@ impl<D: Denoiser> Trainer<D> {
     }
 
     /// Trains until all steps are done or the token is raised, writing the checkpoint to `path`
-    /// every [`TrainConfig::checkpoint_every`] steps and at the end.
+    /// every [`TrainConfig::checkpoint_every`] steps and at the end. What a killed run left half
+    /// written beside it is removed first.
     ///
     /// `batches` must begin with the batch of step [`step`](Self::step), counted in batches:
     /// step × [`TrainConfig::accumulate`].
@@ -152,6 +166,9 @@ impl<D: Denoiser> Trainer<D> {
         cancel: &CancelToken,
         observer: &mut dyn TrainObserver,
     ) -> Result<Outcome> {
+        if let Some(path) = path {
+            remove_leftovers(path);
+        }
         let mut saved = self.step();
         while self.step() < self.config.steps {
             if cancel.is_cancelled() {

@@ -301,7 +301,7 @@ impl UNet2DConfig {
         }
         let last = self.block_out_channels[stages - 1];
         if let Some(groups) = self.attn_norm_num_groups
-            && last % groups != 0
+            && !last.is_multiple_of(groups)
         {
             return Err(Error::config(
                 "attn_norm_num_groups",

@@ -7,6 +7,8 @@ use xdiff_nn::{Init, Params};
 use super::config::{ClassEmbedding, TimeEmbedding, UNet2DConfig};
 use crate::{Cond, Error, Result};
 
+type Wave = fn(f32) -> f32;
+
 /// Sines and cosines of t·10000^(−i/(half − shift)), i in 0..half, for each time step.
 ///
 /// The angles are computed in f32, as diffusers does.
@@ -17,8 +19,8 @@ fn sinusoids(t: &[f32], width: usize, flip: bool, shift: f64, device: &Device) -
         .collect();
     let mut values = Vec::with_capacity(t.len() * width);
     for &t in t {
-        let (first, second): (fn(f32) -> f32, fn(f32) -> f32) =
-            if flip { (f32::cos, f32::sin) } else { (f32::sin, f32::cos) };
+        let (first, second) =
+            if flip { (f32::cos as Wave, f32::sin as Wave) } else { (f32::sin as Wave, f32::cos as Wave) };
         values.extend(frequencies.iter().map(|f| first(t * f)));
         values.extend(frequencies.iter().map(|f| second(t * f)));
         if width % 2 == 1 {

@@ -7,6 +7,8 @@ mod embedding;
 mod flops;
 mod pixel;
 mod resnet;
+#[cfg(test)]
+mod tests;
 
 pub use config::{
     ClassEmbedding, DownBlock, MidBlock, Resampling, TimeEmbedding, TimeScaleShift, UNet2DConfig, UpBlock,

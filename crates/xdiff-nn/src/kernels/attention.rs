@@ -111,22 +111,22 @@ impl Scores {
     }
 }
 
-/// Calls `f` with the lanes of a row of products and their mask, and writes back what it returns.
-/// Lanes past the end are masked.
+/// Calls `f` with the lanes of a row and of the numbers beside it, and writes back what it returns.
+/// Beside an empty slice stand zeros; past the end of the row stands −∞.
 #[inline(always)]
-fn each<V: Vector>(row: &mut [f32], mask: &[f32], mut f: impl FnMut(V, V) -> Option<V>) {
+fn each<V: Vector>(row: &mut [f32], beside: &[f32], mut f: impl FnMut(V, V) -> Option<V>) {
     let n = row.len();
     let whole = n / V::LANES * V::LANES;
     let zero = V::splat(0.0);
     for at in (0..whole).step_by(V::LANES) {
-        let m = if mask.is_empty() { zero } else { V::load(&mask[at..]) };
-        if let Some(v) = f(V::load(&row[at..]), m) {
+        let b = if beside.is_empty() { zero } else { V::load(&beside[at..]) };
+        if let Some(v) = f(V::load(&row[at..]), b) {
             v.store(&mut row[at..]);
         }
     }
     if whole < n {
-        let m = if mask.is_empty() { &[0.0; 16][..n - whole] } else { &mask[whole..] };
-        if let Some(v) = f(load_part(&row[whole..], 0.0), load_part(m, f32::NEG_INFINITY)) {
+        let b = if beside.is_empty() { &[0.0; 16][..n - whole] } else { &beside[whole..] };
+        if let Some(v) = f(load_part(&row[whole..], 0.0), load_part(b, f32::NEG_INFINITY)) {
             store_part(v, &mut row[whole..]);
         }
     }

@@ -1,4 +1,9 @@
 //! The linear layer: matrix products over rows, the bias added on the way.
+//!
+//! The order in which a matrix product sums depends on how many rows it has. So that a sample does
+//! not depend on its batch, samples of one row are multiplied in groups of a fixed size, the last
+//! one filled up with zeros; samples of several rows together over packed operands, where each sum
+//! has one order, or, where packing does not pay, one by one.
 
 use std::ops::Range;
 
@@ -6,107 +11,100 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::buffer::{Output, Scratch, Writer};
-use super::matrix::{Matrix, Onto, Target, multiply_into};
+use super::matrix::{Matrix, Onto, Target, multiply, multiply_into};
 use super::panels::{BUNDLE, PANEL, Panels, Products, pack};
 use super::simd::{Level, run_at};
 
-/// Sizes of y (rows, out) = x (rows, in) · wᵀ (in, out) + b.
+/// Sizes of y (samples, rows, out) = x (samples, rows, in) · wᵀ (in, out) + b.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinearShape {
+    pub(crate) samples: usize,
+    /// Rows of one sample.
     pub(crate) rows: usize,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
 }
 
-/// About how many tasks a product is divided into, and the least rows or columns of one.
-const TASKS: usize = 8;
-const LEAST: usize = 128;
-/// Most rows or columns of the part of a product that one task forms.
-const MOST: usize = 1024;
-/// Products of fewer terms are formed by one task.
-const SMALL: usize = 1 << 18;
+impl LinearShape {
+    /// Rows of all samples.
+    pub(crate) fn all_rows(&self) -> usize {
+        self.samples * self.rows
+    }
+}
 
-/// Fewest rows and columns for which packing pays, and lengths of sums.
+/// Rows and columns of the part of a product that one task forms.
+const BLOCK: (usize, usize) = (256, 256);
+
+/// The same where each sample has one row.
+const GROUP: (usize, usize) = (4, 64);
+
+/// Fewest columns for which packing pays, and lengths of sums.
 const PACKED: usize = 32;
 const DEPTHS: Range<usize> = 1..4097;
-/// Numbers of a result that inner products of rows form, when both operands lie that way.
-const INNER: usize = 256;
-/// Rows that one task packs at most.
-const ROWS: usize = 128;
+/// Rows that one task packs.
+const ROWS: usize = 64;
 
-/// Columns whose bias gradient one task sums.
-const SUM_COLUMNS: usize = 256;
 /// Rows whose bias gradient is summed in f32 before it is added to an f64 total.
 const SUM_ROWS: usize = 256;
-
-/// Rows and columns of the blocks of an m × n result with sums of `k` terms.
-///
-/// Each block packs its operands, so that few and square blocks are best.
-fn block(m: usize, n: usize, k: usize) -> (usize, usize) {
-    let (mut rows, mut columns) = (m.clamp(1, MOST), n.clamp(1, MOST));
-    if m.saturating_mul(n).saturating_mul(k) < SMALL {
-        return (rows, columns);
-    }
-    while m.div_ceil(rows) * n.div_ceil(columns) < TASKS && rows.max(columns) > LEAST {
-        if rows > columns {
-            rows = rows.div_ceil(2);
-        } else {
-            columns = columns.div_ceil(2);
-        }
-    }
-    (rows, columns)
-}
 
 /// Calls `work(rows, columns)` in parallel for blocks that cover an m × n result.
 fn blocks((m, n): (usize, usize), block: (usize, usize), work: impl Fn(Range<usize>, Range<usize>) + Sync) {
     let across = n.div_ceil(block.1);
-    let one = |task: usize| {
+    (0..m.div_ceil(block.0) * across).into_par_iter().with_max_len(1).for_each(|task| {
         let (i, j) = (task / across * block.0, task % across * block.1);
         work(i..(i + block.0).min(m), j..(j + block.1).min(n));
-    };
-    match m.div_ceil(block.0) * across {
-        1 => one(0),
-        tasks => (0..tasks).into_par_iter().with_max_len(1).for_each(one),
-    }
+    });
 }
 
-/// The product of `a` and `b`, plus `bias` in each row.
-fn product(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>) -> Result<Vec<f32>> {
-    let (m, n) = (a.size[0], b.size[1]);
-    assert!(bias.is_none_or(|b| b.len() == n) && a.size[1] == b.size[0], "sizes of a product");
-    let mut out = Output::new(m * n)?;
-    if m < PACKED || n < PACKED || !DEPTHS.contains(&a.size[1]) {
-        unpacked(a, b, bias, out.writer());
-    } else {
-        packed(a, b, bias, out.writer());
-    }
-    // SAFETY: both write every number.
-    Ok(unsafe { out.finish() })
-}
-
-/// Blocks of the product one by one.
-fn unpacked(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, out: Writer<'_>) {
+/// The product of `a` and `b`, plus `bias` in each row, to `y` from `start` on.
+fn product(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, (y, start): (Writer<'_>, usize)) {
     let (m, k, n) = (a.size[0], a.size[1], b.size[1]);
-    // A few rows against many: the matrix product takes inner products only for small results.
-    let few = m < PACKED && a.stride[1] == 1 && b.stride[0] == 1;
-    let block = if few { (m.max(1), INNER / m.max(1)) } else { block(m, n, k) };
-    blocks((m, n), block, |rows, columns| {
+    assert!(bias.is_none_or(|b| b.len() == n), "bias length");
+    blocks((m, n), BLOCK, |rows, columns| {
         let mut onto = Onto::Replace;
         if let Some(bias) = bias {
             for i in rows.clone() {
                 // SAFETY: each task has its own block.
-                unsafe { out.copy(i * n + columns.start, &bias[columns.clone()]) };
+                unsafe { y.copy(start + i * n + columns.start, &bias[columns.clone()]) };
             }
             onto = Onto::Add;
         }
-        let target = Target { writer: out, start: rows.start * n + columns.start, stride: n };
+        let target = Target { writer: y, start: start + rows.start * n + columns.start, stride: n };
         let (a, b) = (a.part(rows, 0..k), b.part(0..k, columns));
         // SAFETY: as above; with a bias the block has been set.
         unsafe { multiply_into(target, onto, a, b) };
     });
 }
 
-/// The product by rows, of which each task packs its own; `b` is packed once.
+/// As [`product`], for rows that must not depend on each other's presence.
+fn product_of_each_row(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, y: Writer<'_>) {
+    let (m, k, n) = (a.size[0], a.size[1], b.size[1]);
+    assert!(bias.is_none_or(|b| b.len() == n), "bias length");
+    blocks((m, n), GROUP, |rows, columns| {
+        let mut filled = Vec::new();
+        let group = if rows.len() == GROUP.0 {
+            a.part(rows.clone(), 0..k)
+        } else {
+            rows.clone().for_each(|i| filled.extend_from_slice(a.row(i)));
+            filled.resize(GROUP.0 * k, 0.0);
+            Matrix { data: &filled, size: [GROUP.0, k], stride: [k, 1] }
+        };
+        let width = columns.len();
+        let mut sums = [0.0; GROUP.0 * GROUP.1];
+        let sums = &mut sums[..GROUP.0 * width];
+        multiply(sums, Onto::Replace, group, b.part(0..k, columns.clone()));
+        for (i, sums) in rows.zip(sums.chunks_exact_mut(width)) {
+            if let Some(bias) = bias {
+                sums.iter_mut().zip(&bias[columns.clone()]).for_each(|(sum, b)| *sum += b);
+            }
+            // SAFETY: each task has its own rows and columns.
+            unsafe { y.copy(i * n + columns.start, sums) };
+        }
+    });
+}
+
+/// As [`product`], over packed operands: each task packs its own rows, and `b` is packed once. A
+/// number's sum has one order, whatever stands beside it, so samples need not be kept apart.
 fn packed(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, out: Writer<'_>) {
     let ([m, depth], n, level) = (a.size, b.size[1], Level::best());
     let (lanes, bundle) = (level.lanes(), BUNDLE * level.lanes());
@@ -122,7 +120,7 @@ fn packed(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, out: Writer<'_>) {
             }
         }
     });
-    let step = m.div_ceil(TASKS).next_multiple_of(PANEL).min(ROWS);
+    let step = ROWS;
     (0..m.div_ceil(step)).into_par_iter().with_max_len(1).for_each(|task| {
         let rows = task * step..((task + 1) * step).min(m);
         let weight = |row, term| a.data[(rows.start + row) * a.stride[0] + term * a.stride[1]];
@@ -146,6 +144,31 @@ fn packed(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, out: Writer<'_>) {
     });
 }
 
+/// Whether packing pays for a product with sums of `k` terms to `n` columns.
+fn is_packed(k: usize, n: usize) -> bool {
+    n >= PACKED && DEPTHS.contains(&k)
+}
+
+/// The rows of all samples in `a`, times `b`, plus `bias`.
+fn products(s: LinearShape, a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>) -> Result<Vec<f32>> {
+    let (k, n) = (a.size[1], b.size[1]);
+    let mut out = Output::new(s.all_rows() * n)?;
+    let writer = out.writer();
+    if s.rows == 1 {
+        product_of_each_row(a, b, bias, writer);
+    } else if is_packed(k, n) {
+        packed(a, b, bias, writer);
+    } else {
+        (0..s.samples).into_par_iter().for_each(|sample| {
+            let rows = sample * s.rows..(sample + 1) * s.rows;
+            let start = rows.start * n;
+            product(a.part(rows, 0..k), b, bias, (writer, start));
+        });
+    }
+    // SAFETY: all three cover the result.
+    Ok(unsafe { out.finish() })
+}
+
 /// Rows of `width` numbers.
 fn rows(data: &[f32], count: usize, width: usize) -> Matrix<'_> {
     assert_eq!(data.len(), count * width, "a matrix of {count} rows of {width}");
@@ -154,29 +177,38 @@ fn rows(data: &[f32], count: usize, width: usize) -> Matrix<'_> {
 
 /// y = x · wᵀ + b.
 pub(crate) fn forward(s: LinearShape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Result<Vec<f32>> {
-    product(rows(x, s.rows, s.inputs), rows(w, s.outputs, s.inputs).t(), bias)
+    products(s, rows(x, s.all_rows(), s.inputs), rows(w, s.outputs, s.inputs).t(), bias)
 }
 
 /// dL/dx = dL/dy · w.
 pub(crate) fn input_grad(s: LinearShape, dy: &[f32], w: &[f32]) -> Result<Vec<f32>> {
-    product(rows(dy, s.rows, s.outputs), rows(w, s.outputs, s.inputs), None)
+    products(s, rows(dy, s.all_rows(), s.outputs), rows(w, s.outputs, s.inputs), None)
 }
 
 /// dL/dw = dL/dyᵀ · x.
 pub(crate) fn weight_grad(s: LinearShape, dy: &[f32], x: &[f32]) -> Result<Vec<f32>> {
-    product(rows(dy, s.rows, s.outputs).t(), rows(x, s.rows, s.inputs), None)
+    let count = s.all_rows();
+    let (dy, x) = (rows(dy, count, s.outputs).t(), rows(x, count, s.inputs));
+    let mut out = Output::new(s.outputs * s.inputs)?;
+    if is_packed(count, s.inputs) {
+        packed(dy, x, None, out.writer());
+    } else {
+        product(dy, x, None, (out.writer(), 0));
+    }
+    // SAFETY: both cover the result.
+    Ok(unsafe { out.finish() })
 }
 
 /// dL/db: the sum of dL/dy over its rows.
 pub(crate) fn bias_grad(s: LinearShape, dy: &[f32]) -> Vec<f32> {
-    assert_eq!(dy.len(), s.rows * s.outputs, "gradient length");
+    assert_eq!(dy.len(), s.all_rows() * s.outputs, "gradient length");
     let mut db = vec![0.0; s.outputs];
-    db.par_chunks_mut(SUM_COLUMNS).enumerate().for_each(|(block, db)| {
+    db.par_chunks_mut(BLOCK.1).enumerate().for_each(|(block, db)| {
         let mut totals = vec![0.0f64; db.len()];
         for rows in dy.chunks(SUM_ROWS * s.outputs) {
             db.fill(0.0);
             for row in rows.chunks_exact(s.outputs) {
-                for (db, value) in db.iter_mut().zip(&row[block * SUM_COLUMNS..]) {
+                for (db, value) in db.iter_mut().zip(&row[block * BLOCK.1..]) {
                     *db += value;
                 }
             }

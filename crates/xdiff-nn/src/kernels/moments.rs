@@ -82,3 +82,48 @@ impl Centred {
         x.sub(V::splat(self.high)).fma(V::splat(self.rstd), V::splat(self.low))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rng;
+    use crate::kernels::simd::{Kernel, dispatch, tests::on_every_level};
+
+    struct Of<'a>(&'a [f32]);
+
+    impl Kernel for Of<'_> {
+        type Output = Moments;
+        #[inline(always)]
+        fn run<V: Vector>(self) -> Moments {
+            Moments::of::<V>(self.0, 0.0)
+        }
+    }
+
+    #[test]
+    fn moments_are_those_of_f64_wherever_the_numbers_lie() {
+        let noise = Rng::new(1).normals(5003);
+        let shaped = |f: &dyn Fn(usize, f32) -> f32| -> Vec<f32> {
+            noise.iter().enumerate().map(|(i, v)| f(i, *v)).collect()
+        };
+        let cases = [
+            ("normal", shaped(&|_, v| v)),
+            ("far from zero", shaped(&|_, v| v + 1e4)),
+            ("a first number far off", shaped(&|i, v| if i == 0 { 1e6 } else { v })),
+            ("a first block far off", shaped(&|i, v| if i < BLOCK { v + 1e4 } else { v })),
+            ("a last block far off", shaped(&|i, v| if i > 4 * BLOCK { v - 1e4 } else { v })),
+            ("rising", shaped(&|i, v| i as f32 + v)),
+            ("three numbers", vec![1.0, 2.0, 6.0]),
+        ];
+        on_every_level(|level| {
+            for (name, x) in &cases {
+                let n = x.len() as f64;
+                let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+                let variance = x.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
+                let got = dispatch(Of(x));
+                let off =
+                    [(got.mean - mean).abs() / variance.sqrt(), (got.rstd * variance.sqrt() - 1.0).abs()];
+                assert!(off.iter().all(|e| *e < 1e-6), "{name}, {level:?}: {off:?}");
+            }
+        });
+    }
+}

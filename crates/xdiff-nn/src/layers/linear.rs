@@ -83,6 +83,9 @@ impl Linear {
 
 /// y = x · wᵀ + b over the last dimension.
 ///
+/// The first dimension counts samples where there is more than one: what a sample gives does not
+/// depend on the others.
+///
 /// # Shapes
 /// `x` (…, in), `w` (out, in), `b` (out) → (…, out). Leading dimensions may be 0.
 ///
@@ -109,12 +112,14 @@ pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     let mut dims = leading.to_vec();
     dims.push(outputs);
     count(OP, &dims)?;
-    let rows = leading.iter().product();
-    let x = x.reshape((rows, inputs))?;
+    let samples = leading.first().copied().unwrap_or(1);
+    let rows = leading.iter().skip(1).product();
+    let shape = LinearShape { samples, rows, inputs, outputs };
+    let x = x.reshape((shape.all_rows(), inputs))?;
     let tensors = [Some(&x), Some(w), b];
     let tensors: Vec<&Tensor> = tensors.into_iter().flatten().collect();
     let y = if use_kernel(&tensors) {
-        let op = LinearOp(LinearShape { rows, inputs, outputs });
+        let op = LinearOp(shape);
         let (x, w) = (x.contiguous()?, w.contiguous()?);
         match b {
             Some(b) => x.apply_op3(&w, &b.contiguous()?, op)?,
@@ -143,7 +148,7 @@ struct LinearOp(LinearShape);
 impl LinearOp {
     fn forward(&self, x: &[f32], w: &[f32], b: Option<&[f32]>) -> candle_core::Result<(CpuStorage, Shape)> {
         let y = kernel::forward(self.0, x, w, b)?;
-        Ok((CpuStorage::F32(y), (self.0.rows, self.0.outputs).into()))
+        Ok((CpuStorage::F32(y), (self.0.all_rows(), self.0.outputs).into()))
     }
 
     /// The gradients that the graph asks for.

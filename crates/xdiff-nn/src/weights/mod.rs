@@ -23,11 +23,13 @@ use candle_core::Tensor;
 use crate::{Error, Result};
 use malformed::Malformed;
 
-pub use files::write_atomically;
+pub use files::{remove_leftovers, write_atomically};
 pub use key_map::{KeyMap, KeyRule};
 pub use pickle::read_pickle;
 pub use report::{KeyReport, Misshaped};
-pub use safetensors::{read_safetensors, read_safetensors_metadata, write_safetensors};
+pub use safetensors::{
+    read_safetensors, read_safetensors_metadata, read_safetensors_with_metadata, write_safetensors,
+};
 pub use sharded::read_sharded;
 
 /// The names that a folder of weights is searched for, in this order.

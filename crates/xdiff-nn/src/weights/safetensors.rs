@@ -31,8 +31,25 @@ pub fn read_safetensors(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tenso
 /// As [`read_safetensors`].
 pub fn read_safetensors_metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
     let path = path.as_ref();
+    metadata(&map(path)?).map_err(|m| m.at(path))
+}
+
+/// Reads the tensors and the metadata of a safetensors file, both of the same file even when another
+/// takes its place meanwhile.
+///
+/// # Errors
+/// As [`read_safetensors`].
+pub fn read_safetensors_with_metadata(
+    path: impl AsRef<Path>,
+) -> Result<(BTreeMap<String, Tensor>, BTreeMap<String, String>)> {
+    let path = path.as_ref();
     let bytes = map(path)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| explain(e, &bytes).at(path))?;
+    let both = metadata(&bytes).and_then(|metadata| Ok((parse(&bytes)?, metadata)));
+    both.map_err(|m| m.at(path))
+}
+
+fn metadata(bytes: &[u8]) -> Parse<BTreeMap<String, String>> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| explain(e, bytes))?;
     Ok(header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect())
 }
 

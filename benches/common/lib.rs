@@ -1,0 +1,5 @@
+//! What the benches share.
+
+pub mod machine;
+pub mod serve;
+pub mod workload;
