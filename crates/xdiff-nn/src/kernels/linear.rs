@@ -1,16 +1,19 @@
 //! The linear layer: matrix products over rows, the bias added on the way.
 //!
 //! The order in which a matrix product sums depends on how many rows it has. So that a sample does
-//! not depend on its batch, samples of several rows are multiplied one by one, and samples of one
-//! row in groups of a fixed size, the last one filled up with zeros.
+//! not depend on its batch, samples of one row are multiplied in groups of a fixed size, the last
+//! one filled up with zeros; samples of several rows together over packed operands, where each sum
+//! has one order, or, where packing does not pay, one by one.
 
 use std::ops::Range;
 
 use candle_core::Result;
 use rayon::prelude::*;
 
-use super::buffer::{Output, Writer};
+use super::buffer::{Output, Scratch, Writer};
 use super::matrix::{Matrix, Onto, Target, multiply, multiply_into};
+use super::panels::{BUNDLE, PANEL, Panels, Products, pack};
+use super::simd::{Level, run_at};
 
 /// Sizes of y (samples, rows, out) = x (samples, rows, in) · wᵀ (in, out) + b.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,12 @@ const BLOCK: (usize, usize) = (256, 256);
 
 /// The same where each sample has one row.
 const GROUP: (usize, usize) = (4, 64);
+
+/// Fewest columns for which packing pays, and lengths of sums.
+const PACKED: usize = 32;
+const DEPTHS: Range<usize> = 1..4097;
+/// Rows that one task packs.
+const ROWS: usize = 64;
 
 /// Rows whose bias gradient is summed in f32 before it is added to an f64 total.
 const SUM_ROWS: usize = 256;
@@ -94,6 +103,52 @@ fn product_of_each_row(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, y: Wr
     });
 }
 
+/// As [`product`], over packed operands: each task packs its own rows, and `b` is packed once. A
+/// number's sum has one order, whatever stands beside it, so samples need not be kept apart.
+fn packed(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, out: Writer<'_>) {
+    let ([m, depth], n, level) = (a.size, b.size[1], Level::best());
+    let (lanes, bundle) = (level.lanes(), BUNDLE * level.lanes());
+    let groups = n.div_ceil(lanes);
+    let mut columns = Scratch::take(groups * lanes * depth);
+    columns.par_chunks_mut(bundle * depth).enumerate().for_each(|(i, columns)| {
+        let (first, wide) = (i * bundle, columns.len() / depth);
+        for (term, row) in columns.chunks_exact_mut(wide).enumerate() {
+            let from = term * b.stride[0] + first * b.stride[1];
+            for (column, value) in row.iter_mut().enumerate() {
+                let inside = first + column < n;
+                *value = if inside { b.data[from + column * b.stride[1]] } else { 0.0 };
+            }
+        }
+    });
+    let step = ROWS;
+    (0..m.div_ceil(step)).into_par_iter().with_max_len(1).for_each(|task| {
+        let rows = task * step..((task + 1) * step).min(m);
+        let weight = |row, term| a.data[(rows.start + row) * a.stride[0] + term * a.stride[1]];
+        let values = pack(rows.len(), depth, weight);
+        let weights = Panels { values: &values, depth };
+        let height = weights.len() * PANEL;
+        let mut sums = Scratch::take(height * groups * lanes);
+        let (panels, to) = (0..weights.len(), Writer::over(&mut sums));
+        run_at(level, Products { weights, panels, columns: &columns, groups, to, start: 0 });
+        for (i, sums) in sums.chunks_mut(height * bundle).enumerate() {
+            let columns = i * bundle..((i + 1) * bundle).min(n);
+            for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(sums.len() / height)) {
+                let sums = &mut sums[..columns.len()];
+                if let Some(bias) = bias {
+                    sums.iter_mut().zip(&bias[columns.clone()]).for_each(|(sum, b)| *sum += b);
+                }
+                // SAFETY: each task has its own rows; the sums are other memory.
+                unsafe { out.copy(row * n + columns.start, sums) };
+            }
+        }
+    });
+}
+
+/// Whether packing pays for a product with sums of `k` terms to `n` columns.
+fn is_packed(k: usize, n: usize) -> bool {
+    n >= PACKED && DEPTHS.contains(&k)
+}
+
 /// The rows of all samples in `a`, times `b`, plus `bias`.
 fn products(s: LinearShape, a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>) -> Result<Vec<f32>> {
     let (k, n) = (a.size[1], b.size[1]);
@@ -101,6 +156,8 @@ fn products(s: LinearShape, a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>) 
     let writer = out.writer();
     if s.rows == 1 {
         product_of_each_row(a, b, bias, writer);
+    } else if is_packed(k, n) {
+        packed(a, b, bias, writer);
     } else {
         (0..s.samples).into_par_iter().for_each(|sample| {
             let rows = sample * s.rows..(sample + 1) * s.rows;
@@ -108,7 +165,7 @@ fn products(s: LinearShape, a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>) 
             product(a.part(rows, 0..k), b, bias, (writer, start));
         });
     }
-    // SAFETY: the samples, and in them the blocks, cover the result.
+    // SAFETY: all three cover the result.
     Ok(unsafe { out.finish() })
 }
 
@@ -131,9 +188,14 @@ pub(crate) fn input_grad(s: LinearShape, dy: &[f32], w: &[f32]) -> Result<Vec<f3
 /// dL/dw = dL/dyᵀ · x.
 pub(crate) fn weight_grad(s: LinearShape, dy: &[f32], x: &[f32]) -> Result<Vec<f32>> {
     let count = s.all_rows();
+    let (dy, x) = (rows(dy, count, s.outputs).t(), rows(x, count, s.inputs));
     let mut out = Output::new(s.outputs * s.inputs)?;
-    product(rows(dy, count, s.outputs).t(), rows(x, count, s.inputs), None, (out.writer(), 0));
-    // SAFETY: the blocks cover the result.
+    if is_packed(count, s.inputs) {
+        packed(dy, x, None, out.writer());
+    } else {
+        product(dy, x, None, (out.writer(), 0));
+    }
+    // SAFETY: both cover the result.
     Ok(unsafe { out.finish() })
 }
 

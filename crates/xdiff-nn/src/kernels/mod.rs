@@ -1,7 +1,7 @@
 //! CPU kernels for f32, and the only place with `unsafe` code.
 //!
-//! A kernel is a function over slices and sizes that the layer has checked. Work is split by the
-//! sizes alone and every sum has one order, so a result does not depend on the number of threads.
+//! A kernel is a function over slices and sizes that the layer has checked. Results do not depend
+//! on the number of threads: every sum has one order, given by shape alone.
 
 pub(crate) mod activation;
 pub(crate) mod attention;

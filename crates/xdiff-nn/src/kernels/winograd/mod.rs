@@ -4,9 +4,11 @@
 //! of numbers; so a 4×4 tile of outputs takes 36 products for each pair of channels instead of 144.
 //! Output and gradients are transformed back. [`transform`] has the equations.
 //!
-//! The largest error is about twice (F2) to ten times (F4) that of plain summation: below
-//! 1e-5 · √(input channels / 64) of the output's root mean square; a test holds it there. A value
-//! that is not finite spreads to its whole tile.
+//! The largest error grows with the root of the number of summed channels; up to 170 of them it is
+//! below 2e-5 of the result's root mean square, which a test holds. Plain summation loses about a
+//! quarter of that. A value that is not finite spreads to its whole tile.
+//!
+//! Weights are transformed at every call, so that none can be out of date.
 
 #[cfg(test)]
 mod tests;
