@@ -2,6 +2,7 @@
 
     pip install -r requirements.txt
     python compare.py                     # all workloads; the table goes to the standard output
+    python compare.py --out ../../docs/performance.md     # … into that page, between two marks
     python compare.py train --rounds 9    # workloads whose name holds `train`, more rounds
 
 Both sides run in processes of their own, with as many threads, and take turns: a few runs of the
@@ -24,6 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+MARKS = "<!-- results -->", "<!-- end of results -->"
 
 
 class Side:
@@ -167,6 +169,13 @@ def row(workload, ours, theirs, peak):
     return "| " + " | ".join(cells) + " |"
 
 
+def write(path, text):
+    """Writes the table; in a file that has the marks, only what stands between them changes."""
+    before, first, rest = path.read_text().partition(MARKS[0]) if path.exists() else ("", "", "")
+    _, second, after = rest.partition(MARKS[1])
+    path.write_text(f"{before}{first}\n{text}{second}{after}" if second else text)
+
+
 def arguments():
     parser = argparse.ArgumentParser(description="U-Nets against PyTorch, in turn.")
     parser.add_argument("filter", nargs="?", default="", help="only workloads whose name holds this")
@@ -174,7 +183,7 @@ def arguments():
     parser.add_argument("--turn", type=float, default=2.0, help="seconds a turn, at least one run (default 2)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all processors")
     parser.add_argument("--channels-last", action="store_true", help="PyTorch with channels last in memory")
-    parser.add_argument("--out", type=Path, help="file for the table; standard output without")
+    parser.add_argument("--out", type=Path, help="Markdown file for the table, between its marks if it has them")
     return parser.parse_args()
 
 
@@ -220,10 +229,10 @@ def main():
         *(row(*entry, max(ours_peak, torch_peak)) for entry in rows),
     ]
     text = "\n".join(lines) + "\n"
-    if args.out:
-        args.out.write_text(text)
-    else:
+    if args.out is None:
         print(text, end="")
+    else:
+        write(args.out, text)
 
 
 if __name__ == "__main__":
