@@ -217,7 +217,7 @@ impl Conv2d {
 
 /// Two-dimensional convolution (cross-correlation, as in PyTorch) over an input padded with zeros:
 ///
-/// y[b, o, i, j] = bias[o] + Σ over c, u, v of w[o, c, u, v] · x[b, c, i·s + u·d − top, j·s + v·d − left]
+/// `y[b, o, i, j] = bias[o] + Σ over c, u, v of w[o, c, u, v] · x[b, c, i·s + u·d − top, j·s + v·d − left]`
 ///
 /// with stride s and dilation d per axis and c over the channels of o's group.
 ///
