@@ -208,6 +208,8 @@ fn a_hostile_header_is_refused() {
             "heads wider than the network",
             edit(r#"\"attention_head_dim\":8"#, r#"\"attention_head_dim\":999"#),
         ),
+        ("no steps of sampling", edit(r#"\"sampling_steps\":10"#, r#"\"sampling_steps\":0"#)),
+        ("endless images", edit(r#"\"size\":32"#, r#"\"size\":9223372036854775807"#)),
         ("an unknown field", edit(r#"\"norm_num_groups\""#, r#"\"norm_number_groups\""#)),
     ];
     let mut wrong = Vec::new();

@@ -1,6 +1,6 @@
 //! One seed, one result: whatever the batch, the place in it or the number of threads.
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use rayon::ThreadPoolBuilder;
 use xdiff::core::cancel::CancelToken;
 use xdiff::core::sample::{SampleOptions, Sampler, Start};
@@ -152,15 +152,23 @@ fn no_layer_lets_a_sample_see_its_batch() {
     ];
     let mut wrong = Vec::new();
     for (name, shape, layer) in &cases {
-        let dims = |b: usize| [&[b], *shape].concat();
-        let x = Rng::new(4).randn(dims(70), &Device::Cpu).unwrap();
-        let many = layer(&x).unwrap();
+        let x = Rng::new(4).randn([&[70], *shape].concat(), &Device::Cpu).unwrap();
+        // The output, and the gradient of the sum of its squares.
+        let run = |x: &Tensor| {
+            let x = Var::from_tensor(x).unwrap();
+            let y = layer(&x).unwrap();
+            let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            [("output", y), ("gradient", grads.get(&x).unwrap().clone())]
+        };
+        let many = run(&x);
         for (first, count) in [(0, 1), (69, 1), (0, 2), (1, 5), (30, 40), (3, 66)] {
-            let part = layer(&x.narrow(0, first, count).unwrap().contiguous().unwrap()).unwrap();
-            let same = many.narrow(0, first, count).unwrap();
-            if bits(&part).unwrap() != bits(&same).unwrap() {
-                let difference = largest_difference(&part, &same);
-                wrong.push(format!("{name}: {count} from {first} on differ by {difference}"));
+            let part = run(&x.narrow(0, first, count).unwrap().contiguous().unwrap());
+            for ((what, part), (_, many)) in part.iter().zip(&many) {
+                let same = many.narrow(0, first, count).unwrap();
+                if bits(part).unwrap() != bits(&same).unwrap() {
+                    let difference = largest_difference(part, &same);
+                    wrong.push(format!("{name}: {what} of {count} from {first} on differs by {difference}"));
+                }
             }
         }
     }

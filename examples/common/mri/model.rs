@@ -8,7 +8,7 @@ use xdiff::core::cancel::CancelToken;
 use xdiff::core::schedule::NoiseSchedule;
 use xdiff::core::train::{Checkpoint, Outcome, Progress, TrainBatch, Trainer};
 use xdiff::core::unet::UNet2D;
-use xdiff::core::{Cond, Denoiser};
+use xdiff::core::{Cond, Denoiser, Error};
 use xdiff::data::{Augment, Augmented, Batch, DataLoader, Dataset, LoaderConfig, MaskKind, Position};
 use xdiff::nn::Params;
 
@@ -100,6 +100,13 @@ pub fn load(path: &Path) -> Result<Model, AnyError> {
         checkpoint.description.get(name).cloned().ok_or_else(|| format!("{}: lacks `{name}`", path.display()))
     };
     let preset: Preset = serde_json::from_value(field("preset")?)?;
+    for (name, value) in [("size", preset.size), ("sampling_steps", preset.sampling_steps)] {
+        if !(1..=1 << 14).contains(&value) {
+            return Err(
+                Error::config(name, format!("is {value} in {}, must be 1 to 16384", path.display())).into()
+            );
+        }
+    }
     let params = Params::frozen(checkpoint.inference_weights(), &Device::Cpu);
     let unet = UNet2D::new(&preset.unet, &params)?.predicting(preset.prediction);
     params.finish()?;

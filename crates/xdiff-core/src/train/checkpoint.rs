@@ -141,7 +141,7 @@ impl Checkpoint {
     }
 }
 
-/// Where a training keeps its checkpoint.
+/// An [`Error::Checkpoint`], of a checkpoint in memory where there is no path.
 pub(super) fn checkpoint_error(path: Option<&Path>, reason: String, hint: &'static str) -> Error {
     Error::Checkpoint {
         path: path.map_or_else(|| PathBuf::from("(memory)"), Path::to_path_buf),
