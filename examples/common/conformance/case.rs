@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use xdiff::nn::Params;
-use xdiff::nn::weights::{read_safetensors, read_safetensors_metadata};
+use xdiff::nn::weights::read_safetensors_with_metadata;
 
 use crate::AnyError;
 
@@ -32,7 +32,7 @@ impl Case {
     /// # Errors
     /// When the file is no safetensors file or lacks a field.
     pub fn read(path: &Path) -> Result<Self, AnyError> {
-        let metadata = read_safetensors_metadata(path)?;
+        let (tensors, metadata) = read_safetensors_with_metadata(path)?;
         let field = |name: &str| metadata.get(name).ok_or_else(|| format!("metadata lacks `{name}`"));
         Ok(Self {
             op: field("op")?.clone(),
@@ -40,7 +40,7 @@ impl Case {
             rtol: field("rtol")?.parse()?,
             atol: field("atol")?.parse()?,
             synthetic: metadata.get("weights").is_some_and(|w| w == "synthetic"),
-            tensors: read_safetensors(path)?,
+            tensors,
         })
     }
 

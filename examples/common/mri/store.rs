@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use xdiff::nn::weights::{read_safetensors, read_safetensors_metadata, write_safetensors};
+use xdiff::nn::weights::{read_safetensors_with_metadata, write_safetensors};
 
 use super::sampling::{Case, Moment, Sampled};
 use crate::AnyError;
@@ -63,13 +63,12 @@ pub fn load(path: &Path, model_steps: usize) -> Result<Option<Sampled>, AnyError
     if !path.try_exists().map_err(|e| format!("{}: {e}", path.display()))? {
         return Ok(None);
     }
-    let metadata = read_safetensors_metadata(path)?;
+    let (tensors, metadata) = read_safetensors_with_metadata(path)?;
     let header = metadata.get("samples").ok_or_else(|| format!("{}: holds no samples", path.display()))?;
     let header: Header = serde_json::from_str(header)?;
     if header.model_steps != model_steps {
         return Ok(None);
     }
-    let tensors = read_safetensors(path)?;
     let rows = |name: &str| -> Result<Vec<Vec<f32>>, AnyError> {
         let t = tensors.get(name).ok_or_else(|| format!("{}: lacks `{name}`", path.display()))?;
         Ok(t.flatten_from(1)?.to_vec2()?)
