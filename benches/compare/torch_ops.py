@@ -103,10 +103,16 @@ def parameters(module):
     return sum(p.numel() for p in module.parameters())
 
 
+def converted(module, form, layout):
+    """The module with its parameters in that type, images with that layout of memory."""
+    module = module.to(memory_format=layout)
+    return module if form == torch.float32 else module.to(form)
+
+
 def tensor(shape, form, layout):
     """A random tensor; images in the given layout of memory."""
     x = torch.randn(shape).to(form)
-    return x.to(memory_format=layout) if x.dim() == 4 else x
+    return x.contiguous(memory_format=layout) if x.dim() == 4 else x
 
 
 def timed(work):
@@ -124,7 +130,7 @@ def prepare_op(work, form, layout):
     if kind == "step":
         return prepare_step(op)
     module, shapes = layer(op)
-    module = module.to(form).to(memory_format=layout)
+    module = converted(module, form, layout)
     inputs = [tensor(shape, form, layout) for shape in shapes]
     if kind == "forward":
 
@@ -173,7 +179,7 @@ def prepare_stack(work, form, layout):
                 if key not in made:
                     made[key] = tensor(key[1], form, layout)
                 inputs.append(made[key])
-            built.append((module.to(form).to(memory_format=layout), inputs))
+            built.append((converted(module, form, layout), inputs))
 
     @torch.inference_mode()
     def run():

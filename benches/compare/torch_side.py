@@ -15,7 +15,7 @@ import resource
 import sys
 
 import torch
-from torch_ops import parameters, prepare_op, prepare_stack, timed
+from torch_ops import converted, parameters, prepare_op, prepare_stack, tensor, timed
 
 SIDE = 2048
 COPIED = 1 << 26
@@ -44,10 +44,10 @@ def prepare_unet(work, form, layout):
     from diffusers import DDIMScheduler, UNet2DModel
 
     config, kind = work["unet"], work["run"]["kind"]
-    model = UNet2DModel(**config).to(form).to(memory_format=layout).train(kind == "train")
+    model = converted(UNet2DModel(**config), form, layout).train(kind == "train")
 
     def images(channels):
-        return torch.randn(work["batch"], channels, work["size"], work["size"]).to(form)
+        return tensor((work["batch"], channels, work["size"], work["size"]), form, layout)
 
     x, target = images(config["out_channels"]), images(config["out_channels"])
     extra = config["in_channels"] - config["out_channels"]
@@ -57,7 +57,7 @@ def prepare_unet(work, form, layout):
     def predict(x, t):
         if condition is not None:
             x = torch.cat([x, condition], 1)
-        return model(x.to(memory_format=layout), t, return_dict=False)[0]
+        return model(x.contiguous(memory_format=layout), t, return_dict=False)[0]
 
     if kind == "train":
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
@@ -81,8 +81,8 @@ def prepare_unet(work, form, layout):
 def prepare_resnet18(work, form, layout):
     import torchvision
 
-    model = torchvision.models.resnet18().to(form).to(memory_format=layout).train()
-    x = torch.randn(work["batch"], 3, work["size"], work["size"]).to(form).to(memory_format=layout)
+    model = converted(torchvision.models.resnet18(), form, layout).train()
+    x = tensor((work["batch"], 3, work["size"], work["size"]), form, layout)
     labels = torch.randint(1000, (work["batch"],))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     run = training(lambda: torch.nn.functional.cross_entropy(model(x), labels), optimizer)
