@@ -150,8 +150,7 @@ mod tests {
 
     #[test]
     fn the_precision_returns_after_a_panic() {
-        let failed =
-            std::panic::catch_unwind(|| with_precision(Precision::Bf16, || panic!("on purpose")));
+        let failed = std::panic::catch_unwind(|| with_precision(Precision::Bf16, || panic!("on purpose")));
         assert!(failed.is_err());
         assert_eq!(precision(), Precision::F32);
     }

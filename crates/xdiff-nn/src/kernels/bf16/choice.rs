@@ -6,24 +6,24 @@ use crate::kernels::linear::LinearShape;
 use crate::kernels::winograd;
 use crate::layers::ConvShape;
 
-/// Fewest numbers that a sum has and that a row of results has, and fewest rows of one sample.
-const TERMS: usize = 32;
-const OUTPUTS: usize = 32;
+/// Fewest inputs and outputs of a linear layer, or channels of a convolution.
+const CHANNELS: usize = 32;
+/// Fewest rows of one sample of a linear layer.
 const ROWS: usize = 16;
+/// Fewest positions of one sample of a convolution.
+pub(super) const POSITIONS: usize = 16;
 
-/// The level for a linear layer; none when f32 is taken.
+/// The level for a linear layer; none where f32 is asked for or faster.
 pub(crate) fn for_linear(precision: Precision, s: LinearShape) -> Option<Level> {
-    let pays = precision == Precision::Bf16 && s.rows >= ROWS && s.inputs >= TERMS && s.outputs >= OUTPUTS;
-    Level::best().filter(|_| pays)
+    let pays = s.rows >= ROWS && s.inputs.min(s.outputs) >= CHANNELS;
+    if precision == Precision::Bf16 && pays { Level::best() } else { None }
 }
 
-/// The level for a convolution; none when f32 is taken.
+/// The level for a convolution; none where f32 is asked for or faster.
 pub(crate) fn for_conv(precision: Precision, s: &ConvShape) -> Option<Level> {
-    let pays = precision == Precision::Bf16
-        && s.geometry.groups == 1
-        && s.in_channels >= TERMS
-        && s.out_channels >= OUTPUTS
-        && s.positions() >= ROWS;
-    let level = Level::best().filter(|_| pays)?;
-    if winograd::tile(s).is_some() { level.has_tiles().then_some(level) } else { Some(level) }
+    let large = s.in_channels.min(s.out_channels) >= CHANNELS && s.positions() >= POSITIONS;
+    if precision == Precision::F32 || s.geometry.groups > 1 || !large {
+        return None;
+    }
+    Level::best().filter(|level| level.has_tiles() || winograd::tile(s).is_none())
 }

@@ -7,7 +7,7 @@ use super::block::{Block, SIDE, Sums, TERMS, Unit};
 use super::level::Level;
 use super::pack::{self, Words};
 use super::planes::{Band, Layout};
-use crate::kernels::buffer::{Output, Writer};
+use crate::kernels::buffer::{Output, Scratch, Writer};
 use crate::layers::ConvShape;
 
 /// Terms of a sum, each tap's channels filled up to whole tiles.
@@ -26,17 +26,17 @@ pub(super) fn pack_weight(level: Level, s: &ConvShape, w: &[f32], to: &mut [u32]
     let (taps, terms) = (s.taps(), terms(s));
     let blocks = w.par_chunks(SIDE * s.in_channels * taps);
     to.par_chunks_exact_mut(pack::block_words(terms)).zip(blocks).for_each(|(to, w)| {
-        let mut rows = vec![0.0; SIDE * terms];
-        for (w, row) in w.chunks_exact(s.in_channels * taps).zip(rows.chunks_exact_mut(terms)) {
-            for (tile, row) in row.chunks_exact_mut(TERMS * taps).enumerate() {
-                let first = tile * TERMS;
+        let mut row = Scratch::take(terms);
+        row.fill(0.0);
+        for (i, w) in w.chunks_exact(s.in_channels * taps).enumerate() {
+            for (w, row) in w.chunks(TERMS * taps).zip(row.chunks_exact_mut(TERMS * taps)) {
                 for (tap, row) in row.chunks_exact_mut(TERMS).enumerate() {
-                    let channels = w[first * taps + tap..].iter().step_by(taps);
-                    row.iter_mut().zip(channels).for_each(|(to, w)| *to = *w);
+                    row.iter_mut().zip(w.chunks_exact(taps)).for_each(|(to, w)| *to = w[tap]);
                 }
             }
+            pack::left_row(level, &row, i, to);
         }
-        pack::left(level, rows.chunks_exact(terms), to);
+        pack::clear_from(w.len() / (s.in_channels * taps), to);
     });
 }
 
@@ -82,12 +82,8 @@ fn products(level: Level, s: &ConvShape, x: &[f32], weight: &[u32], bias: Option
         for block in blocks {
             let left = &weight[block * words..][..words];
             for first in (0..layout.positions(bands.len())).step_by(SIDE) {
-                let block_of = Block {
-                    left,
-                    right: &planes[first..],
-                    offsets: &layout.offsets,
-                    stride: layout.stride,
-                };
+                let block_of =
+                    Block { left, right: &planes[first..], offsets: &layout.offsets, stride: layout.stride };
                 unit.multiply(block_of, &mut sums);
                 // SAFETY: each task has its own bands and output channels.
                 unsafe { store(s, &layout, bands, (block * SIDE, first), &sums, bias, y) };

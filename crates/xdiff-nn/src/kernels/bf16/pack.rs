@@ -46,11 +46,21 @@ pub(super) fn block_words(terms: usize) -> usize {
 pub(super) fn left<'a>(level: Level, rows: impl Iterator<Item = &'a [f32]>, to: &mut [u32]) {
     let mut count = 0;
     for (i, row) in rows.take(SIDE).enumerate() {
-        neighbours(level, row, &mut to[i * ROW..], TILES);
+        left_row(level, row, i, to);
         count = i + 1;
     }
+    clear_from(count, to);
+}
+
+/// Packs row `i` of the left operand of one block.
+pub(super) fn left_row(level: Level, row: &[f32], i: usize, to: &mut [u32]) {
+    neighbours(level, row, &mut to[i * ROW..], TILES);
+}
+
+/// Clears the rows of the left operand of one block from `row` on.
+pub(super) fn clear_from(row: usize, to: &mut [u32]) {
     for tile in to.chunks_exact_mut(TILES) {
-        tile[count * ROW..].fill(0);
+        tile[row * ROW..].fill(0);
     }
 }
 

@@ -17,6 +17,10 @@ use crate::layers::ConvShape;
 
 /// Words of planes that should fit into a core's second-level cache beside a block of weights.
 const PLANE_WORDS: usize = 100_000;
+/// The same where the weights (more than 2 Mi of them) do not fit it anyway: they are then read less
+/// often.
+const MANY_PLANE_WORDS: usize = 400_000;
+const MANY_WEIGHTS: usize = 2 << 20;
 /// Fewest positions of a band.
 const POSITIONS: usize = 64;
 
@@ -63,7 +67,8 @@ impl Layout {
         let planes = line_phases * column_phases * channel_tiles * ROW;
 
         // As many images as fit, or a part of one; fewer where that leaves threads without work.
-        let fitting = PLANE_WORDS / (planes * width);
+        let many = s.in_channels * s.taps() * s.out_channels > MANY_WEIGHTS;
+        let fitting = if many { MANY_PLANE_WORDS } else { PLANE_WORDS } / (planes * width);
         let images = (fitting / (s.out_height + below)).clamp(1, s.batch.div_ceil(tasks).max(1));
         let least = POSITIONS.div_ceil(width).min(s.out_height);
         let most = fitting.saturating_sub(below).clamp(least, s.out_height);
@@ -188,12 +193,7 @@ fn line_of_pairs(
 }
 
 /// As many pixels as `room` has, from `first` on at a stride: the line itself where that does.
-fn line_part<'a>(
-    line: Option<&'a [f32]>,
-    first: usize,
-    stride: usize,
-    room: &'a mut [f32],
-) -> &'a [f32] {
+fn line_part<'a>(line: Option<&'a [f32]>, first: usize, stride: usize, room: &'a mut [f32]) -> &'a [f32] {
     let n = room.len();
     match line {
         _ if n == 0 => &[],

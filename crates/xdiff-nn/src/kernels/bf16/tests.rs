@@ -1,5 +1,7 @@
 //! Blocks, linear layers and convolutions against sums in f64 of the rounded factors.
 
+mod scope;
+
 use half::bf16;
 
 use super::block::{Block, SIDE, TERMS, Unit};
