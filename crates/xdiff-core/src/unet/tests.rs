@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Value, json};
-use xdiff_nn::compute::{Path, with_path};
+use xdiff_nn::compute::{Bf16Support, Path, Precision, bf16_support, with_path, with_precision};
 use xdiff_nn::optim::backward;
 use xdiff_nn::tap::{GradRecorder, Recorder, Sites};
 use xdiff_nn::{ParamSet, Params, Rng, Tap};
@@ -61,6 +61,25 @@ fn slope(x: &Tensor, d: &Tensor, f: impl Fn(&Tensor) -> f64) -> f64 {
     let step = 0.03 / (d.elem_count() as f64).sqrt();
     let at = |h: f64| f(&(x + (d * h).unwrap()).unwrap());
     (at(step) - at(-step)) / (2.0 * step)
+}
+
+#[test]
+fn products_in_bf16_change_a_frozen_network_little_and_another_not_at_all() {
+    let changes = json!({ "block_out_channels": [32, 64, 64], "norm_num_groups": 8 });
+    let x = Rng::new(1).randn((2, 1, 16, 16), &Device::Cpu).unwrap();
+    let t = Tensor::new(&[17f32, 640.], &Device::Cpu).unwrap();
+    let params = Params::fresh(3, &Device::Cpu).freeze(|_| true);
+    let frozen = UNet2D::new(&config(changes.clone()), &params).unwrap();
+    let predict = |unet: &UNet2D| unet.predict(&x, &t, &Cond::default(), &mut ()).unwrap();
+    let exact = predict(&frozen);
+    let fast = with_precision(Precision::Bf16, || predict(&frozen));
+    let off = (&fast - &exact).unwrap();
+    let share = (dot(&off, &off) / dot(&exact, &exact)).sqrt();
+    assert_eq!(share > 0.0, bf16_support() != Bf16Support::None, "{share}");
+    // One layer is off by 2.3e-3; what a network makes of it depends on its weights.
+    assert!(share < 1e-2, "{share}");
+    let tracked = with_precision(Precision::Bf16, || predict(&build(changes).0));
+    assert_eq!(largest_difference(&tracked, &exact), 0.0);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
 use super::conv::count;
 use super::empty::empty;
-use crate::compute::use_kernel;
+use crate::compute::{Precision, precision_for, use_kernel};
+use crate::kernels::bf16;
 use crate::kernels::linear::{self as kernel, LinearShape};
 use crate::kernels::slices::{Gradients, contiguous, tensor, with_slices};
 use crate::params::{Init, Params};
@@ -119,7 +120,7 @@ pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     let tensors = [Some(&x), Some(w), b];
     let tensors: Vec<&Tensor> = tensors.into_iter().flatten().collect();
     let y = if use_kernel(&tensors) {
-        let op = LinearOp(shape);
+        let op = LinearOp { shape, precision: precision_for(&tensors) };
         let (x, w) = (x.contiguous()?, w.contiguous()?);
         match b {
             Some(b) => x.apply_op3(&w, &b.contiguous()?, op)?,
@@ -143,12 +144,19 @@ fn plain(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     })
 }
 
-struct LinearOp(LinearShape);
+struct LinearOp {
+    shape: LinearShape,
+    precision: Precision,
+}
 
 impl LinearOp {
     fn forward(&self, x: &[f32], w: &[f32], b: Option<&[f32]>) -> candle_core::Result<(CpuStorage, Shape)> {
-        let y = kernel::forward(self.0, x, w, b)?;
-        Ok((CpuStorage::F32(y), (self.0.all_rows(), self.0.outputs).into()))
+        let s = self.shape;
+        let y = match bf16::for_linear(self.precision, s) {
+            Some(level) => bf16::linear::forward(level, s, x, w, b)?,
+            None => kernel::forward(s, x, w, b)?,
+        };
+        Ok((CpuStorage::F32(y), (s.all_rows(), s.outputs).into()))
     }
 
     /// The gradients that the graph asks for.
@@ -159,7 +167,7 @@ impl LinearOp {
         b: Option<&Tensor>,
         grad: &Tensor,
     ) -> candle_core::Result<Gradients> {
-        let s = self.0;
+        let s = self.shape;
         let (mut dx, mut dw, mut db) = (None, None, None);
         let grad = grad.contiguous()?;
         if x.track_op() {

@@ -3,27 +3,39 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::ConvShape;
+use crate::compute::{Precision, precision_for};
+use crate::kernels::bf16;
 use crate::kernels::conv as kernel;
 use crate::kernels::slices::{Gradients, contiguous, tensor, with_slices};
 
 pub(super) fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, shape: ConvShape) -> crate::Result<Tensor> {
     let (x, w) = (x.contiguous()?, w.contiguous()?);
+    let tensors: Vec<&Tensor> = [&x, &w].into_iter().chain(b).collect();
+    let op = Conv2dOp { shape, precision: precision_for(&tensors) };
     Ok(match b {
-        Some(b) => x.apply_op3(&w, &b.contiguous()?, Conv2dOp(shape))?,
-        None => x.apply_op2(&w, Conv2dOp(shape))?,
+        Some(b) => x.apply_op3(&w, &b.contiguous()?, op)?,
+        None => x.apply_op2(&w, op)?,
     })
 }
 
-struct Conv2dOp(ConvShape);
+struct Conv2dOp {
+    shape: ConvShape,
+    precision: Precision,
+}
 
 impl Conv2dOp {
     fn forward(&self, x: &[f32], w: &[f32], b: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(kernel::forward(&self.0, x, w, b)?), (&self.0.out_dims()).into()))
+        let s = &self.shape;
+        let y = match bf16::for_conv(self.precision, s) {
+            Some(level) => bf16::conv::forward(level, s, x, w, b)?,
+            None => kernel::forward(s, x, w, b)?,
+        };
+        Ok((CpuStorage::F32(y), (&s.out_dims()).into()))
     }
 
     /// The gradients that the graph asks for.
     fn backward(&self, x: &Tensor, w: &Tensor, b: Option<&Tensor>, grad: &Tensor) -> Result<Gradients> {
-        let s = &self.0;
+        let s = &self.shape;
         let (mut dx, mut dw, mut db) = (None, None, None);
         let grad = grad.contiguous()?;
         if x.track_op() {
