@@ -10,6 +10,7 @@ use std::cell::Cell;
 use candle_core::{DType, Device, Tensor};
 
 use crate::kernels::bf16;
+use crate::prepared;
 
 /// A family of implementations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,6 +136,33 @@ pub(crate) fn precision_for(tensors: &[&Tensor]) -> Precision {
 pub(crate) fn use_kernel(tensors: &[&Tensor]) -> bool {
     path() == Path::Kernels
         && tensors.iter().all(|t| matches!(t.device(), Device::Cpu) && t.dtype() == DType::F32)
+}
+
+/// Sets how many bytes all layers together may keep of frozen weights in the form that the kernels
+/// multiply by; 0 keeps nothing. What is kept already stays.
+///
+/// A convolution whose weights take no gradient keeps them from its second call on, and forms them
+/// anew whenever they have changed. It takes up to four times the memory of the weights.
+///
+/// ```
+/// use xdiff_nn::compute::{set_weight_budget, weight_budget, weights_kept};
+///
+/// set_weight_budget(64 << 20);
+/// assert!(weight_budget() == 64 << 20 && weights_kept() <= weight_budget());
+/// ```
+pub fn set_weight_budget(bytes: usize) {
+    prepared::set_budget(bytes);
+}
+
+/// How many bytes all layers together may keep; 384 MiB unless
+/// [`set_weight_budget`] was called.
+pub fn weight_budget() -> usize {
+    prepared::budget()
+}
+
+/// How many bytes they keep now.
+pub fn weights_kept() -> usize {
+    prepared::kept()
 }
 
 #[cfg(test)]

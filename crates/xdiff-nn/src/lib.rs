@@ -10,6 +10,7 @@ mod kernels;
 pub mod layers;
 pub mod optim;
 pub mod params;
+mod prepared;
 pub mod rng;
 pub mod tap;
 pub mod weights;

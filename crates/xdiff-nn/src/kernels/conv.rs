@@ -6,6 +6,7 @@
 //! lie within one sample, so a sample's result does not depend on its batch.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::Result;
 use rayon::prelude::*;
@@ -17,6 +18,7 @@ use super::panels::{BUNDLE, Columns, PANEL, Panels, Products, pack};
 use super::simd::{Level, run_at};
 use super::{depthwise, im2col, sum, winograd};
 use crate::layers::ConvShape;
+use crate::prepared::Prepared;
 
 /// Values of a block of columns and their products that should fit into a core's second-level
 /// cache.
@@ -33,15 +35,33 @@ fn chunks(n: usize, step: usize) -> Vec<Range<usize>> {
     (0..n).step_by(step.max(1)).map(|i| i..(i + step).min(n)).collect()
 }
 
-/// y = w ∗ x + b.
-pub(crate) fn forward(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Result<Vec<f32>> {
+/// Transformed weights that a layer keeps: one set for each size of tiles.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeptWeights([Prepared<winograd::Transformed>; 2]);
+
+impl KeptWeights {
+    fn get(&self, tile: winograd::Tile, s: &ConvShape, w: &[f32]) -> Option<Arc<winograd::Transformed>> {
+        let bytes = winograd::transformed_bytes(tile, s);
+        self.0[tile as usize].get(w, bytes, || winograd::transform(tile, s, w))
+    }
+}
+
+/// y = w ∗ x + b. Where weights may be `kept`, they are transformed once.
+pub(crate) fn forward(
+    s: &ConvShape,
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    kept: Option<&KeptWeights>,
+) -> Result<Vec<f32>> {
     check(s, Some(x), Some(w), None);
     assert!(bias.is_none_or(|b| b.len() == s.out_channels), "bias length");
     let mut y = Output::new(s.out_dims().iter().product())?;
     if depthwise::serves(s) {
         depthwise::forward(s, x, w, bias, y.writer());
     } else if let Some(tile) = winograd::tile(s) {
-        winograd::forward(tile, s, x, w, bias, y.writer());
+        let kept = kept.and_then(|kept| kept.get(tile, s, w));
+        winograd::forward(tile, s, x, (w, kept.as_deref()), bias, y.writer());
     } else {
         products(s, x, w, bias, y.writer());
     }

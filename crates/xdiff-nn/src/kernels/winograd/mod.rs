@@ -8,7 +8,7 @@
 //! below 2e-5 of the result's root mean square, which a test holds. Plain summation loses about a
 //! quarter of that. A value that is not finite spreads to its whole tile.
 //!
-//! Weights are transformed at every call, so that none can be out of date.
+//! Weights are transformed at every call, unless a layer kept them from an earlier one.
 
 #[cfg(test)]
 mod tests;
@@ -60,6 +60,16 @@ pub(crate) enum Tile {
     Four,
 }
 
+impl Tile {
+    /// Points of a tile.
+    fn points(self) -> usize {
+        match self {
+            Tile::Two => 16,
+            Tile::Four => 36,
+        }
+    }
+}
+
 /// The tile for a convolution; none when unfolding it is faster or the window is another.
 ///
 /// The choice does not depend on the batch, so that neither does a sample's result.
@@ -79,6 +89,31 @@ pub(crate) fn tile(s: &ConvShape) -> Option<Tile> {
     }
 }
 
+/// Transformed weights of a convolution, to be used again.
+pub(crate) struct Transformed {
+    tile: Tile,
+    values: Vec<f32>,
+}
+
+/// How many bytes the transformed weights of a convolution take.
+pub(crate) fn transformed_bytes(tile: Tile, s: &ConvShape) -> usize {
+    let panels = s.out_channels.div_ceil(PANEL);
+    tile.points() * weights::stride(s.in_channels, panels) * size_of::<f32>()
+}
+
+/// Transforms weights (O, I, 3, 3) for calls of [`forward`].
+pub(crate) fn transform(tile: Tile, s: &ConvShape, w: &[f32]) -> Transformed {
+    let sizes = sizes_of(s);
+    let convolution =
+        Convolution { s: &sizes, level: Level::best(), mode: None, turned: false, transformed: None };
+    let mut values = vec![0.0; transformed_bytes(tile, s) / size_of::<f32>()];
+    match tile {
+        Tile::Two => convolution.all_weights::<2>(w, &mut values),
+        Tile::Four => convolution.all_weights::<4>(w, &mut values),
+    }
+    Transformed { tile, values }
+}
+
 /// In which order points are formed and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -87,18 +122,30 @@ enum Mode {
     /// The input's points of many tiles; then a few output channels at a time, from their weights
     /// to the output. Large weights never leave the cache.
     Panels,
+    /// All weights and the input's points of many tiles; then one point after another, so that
+    /// each is read once. For weights that were transformed before.
+    Points,
 }
 
-/// y = w ∗ x + b, for w (O, I, 3, 3). Writes all of `y`.
-pub(crate) fn forward(tile: Tile, s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: Writer<'_>) {
+/// y = w ∗ x + b, for w (O, I, 3, 3), perhaps transformed before. Writes all of `y`.
+pub(crate) fn forward(
+    tile: Tile,
+    s: &ConvShape,
+    x: &[f32],
+    (w, transformed): (&[f32], Option<&Transformed>),
+    bias: Option<&[f32]>,
+    y: Writer<'_>,
+) {
     let sizes = sizes_of(s);
-    Convolution { s: &sizes, level: Level::best(), mode: None, turned: false }.run(tile, x, w, bias, y);
+    Convolution { s: &sizes, level: Level::best(), mode: None, turned: false, transformed }
+        .run(tile, x, w, bias, y);
 }
 
 /// dL/dx from dL/dy: the convolution of dL/dy with the turned weights. Writes all of `dx`.
 pub(crate) fn input_grad(tile: Tile, s: &ConvShape, dy: &[f32], w: &[f32], dx: Writer<'_>) {
     let sizes = turned_sizes_of(s);
-    Convolution { s: &sizes, level: Level::best(), mode: None, turned: true }.run(tile, dy, w, None, dx);
+    Convolution { s: &sizes, level: Level::best(), mode: None, turned: true, transformed: None }
+        .run(tile, dy, w, None, dx);
 }
 
 /// dL/dw from dL/dy. Writes all of `dw` (O, I, 3, 3).
@@ -174,10 +221,13 @@ struct Convolution<'a> {
     mode: Option<Mode>,
     /// Whether the weights are those of the input's gradient.
     turned: bool,
+    /// The weights, if they were transformed before.
+    transformed: Option<&'a Transformed>,
 }
 
 impl Convolution<'_> {
     fn run(&self, tile: Tile, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: Writer<'_>) {
+        assert!(self.transformed.is_none_or(|t| t.tile == tile && !self.turned), "weights for other tiles");
         match tile {
             Tile::Two => self.tiles::<2>(x, w, bias, y),
             Tile::Four => self.tiles::<4>(x, w, bias, y),
@@ -190,10 +240,44 @@ impl Convolution<'_> {
         let loads = all.input_loads(s);
         let panels = s.outputs.div_ceil(PANEL);
         let large = (M + 2) * (M + 2) * weights::stride(s.inputs, panels) > SHARED_WEIGHTS;
-        match self.mode.unwrap_or(if large { Mode::Panels } else { Mode::Blocks }) {
+        let mode = self.mode.unwrap_or(match (large, self.transformed) {
+            (false, _) => Mode::Blocks,
+            (true, None) => Mode::Panels,
+            (true, Some(_)) => Mode::Points,
+        });
+        match mode {
             Mode::Blocks => self.blocks::<M>((&all, &loads), x, w, bias, y),
             Mode::Panels => self.panels::<M>((&all, &loads), x, w, bias, y),
+            Mode::Points => self.point_by_point::<M>((&all, &loads), x, w, bias, y),
         }
+    }
+
+    /// Transforms all weights.
+    fn all_weights<const M: usize>(&self, w: &[f32], values: &mut [f32]) {
+        let (inputs, panels) = (self.s.inputs, self.s.outputs.div_ceil(PANEL));
+        let to = Writer::over(values);
+        (0..panels).into_par_iter().for_each(|panel| {
+            self.weights::<M>(w, (panel, 0..inputs), (panel, panels), to);
+        });
+    }
+
+    /// All transformed weights: those from before, or else formed in `values`.
+    fn given_or_formed<'v, const M: usize>(
+        &'v self,
+        w: &[f32],
+        values: &'v mut Option<Scratch>,
+    ) -> Weights<'v> {
+        let (inputs, panels) = (self.s.inputs, self.s.outputs.div_ceil(PANEL));
+        let values = match self.transformed {
+            Some(transformed) => &transformed.values,
+            None => {
+                let size = (M + 2) * (M + 2) * weights::stride(inputs, panels);
+                let values = values.insert(Scratch::take(size));
+                self.all_weights::<M>(w, values);
+                &values[..]
+            }
+        };
+        Weights { values, inputs, panels }
     }
 
     /// Transforms the weights of one panel, for some input channels, into its place of packed weights.
@@ -243,12 +327,8 @@ impl Convolution<'_> {
     ) {
         let (s, n) = (self.s, (M + 2) * (M + 2));
         let panels = s.outputs.div_ceil(PANEL);
-        let mut values = Scratch::take(n * weights::stride(s.inputs, panels));
-        let to = Writer::over(&mut values);
-        (0..panels).into_par_iter().for_each(|panel| {
-            self.weights::<M>(w, (panel, 0..s.inputs), (panel, panels), to);
-        });
-        let weights = Weights { values: &values, inputs: s.inputs, panels };
+        let mut values = None;
+        let weights = self.given_or_formed::<M>(w, &mut values);
         // Whole bundles that fit the cache, as many blocks as threads or a multiple of that.
         let threads = rayon::current_num_threads();
         let group = n * (s.inputs + panels * PANEL) * self.level.lanes();
@@ -264,8 +344,44 @@ impl Convolution<'_> {
             run_at(self.level, InputTiles::<M> { part: part(v_points), loads, x, channels: 0..s.inputs, to });
             self.products::<M>(weights, 0, (&v, v_points), (Writer::over(&mut m), m_points));
             let (part, channels) = (part(m_points), 0..s.outputs);
-            run_at(self.level, OutputTiles::<M> { part, from: &m, bias, channels, y });
+            run_at(self.level, OutputTiles::<M> { part, from: &m, bias, channels, held: 0, y });
         });
+    }
+
+    fn point_by_point<const M: usize>(
+        &self,
+        (all, loads): (&Groups, &Loads),
+        x: &[f32],
+        w: &[f32],
+        bias: Option<&[f32]>,
+        y: Writer<'_>,
+    ) {
+        let (s, n, threads) = (self.s, (M + 2) * (M + 2), rayon::current_num_threads());
+        let mut values = None;
+        let weights = self.given_or_formed::<M>(w, &mut values);
+        let panels = weights.panels;
+        let group = n * (s.inputs + panels * PANEL) * self.level.lanes();
+        for held in chunks(all.len(), (2 * HELD_VALUES / group).max(BUNDLE)) {
+            let part = |points| Part { s, all, first: held.start, points };
+            let (v_points, m_points) = self.points(held.len(), panels);
+            let mut v = Scratch::take(n * v_points.stride());
+            let mut m = Scratch::take(n * m_points.stride());
+            let to = Writer::over(&mut v);
+            parts(s.inputs, 4 * threads).into_par_iter().with_max_len(1).for_each(|channels| {
+                run_at(self.level, InputTiles::<M> { part: part(v_points), loads, x, channels, to });
+            });
+            let to = Writer::over(&mut m);
+            (0..n).into_par_iter().with_max_len(1).for_each(|point| {
+                let columns = Columns::whole(&v[point * v_points.stride()..], held.len(), s.inputs);
+                let (weights, start) = (weights.point(point), point * m_points.stride());
+                run_at(self.level, Products { weights, panels: 0..panels, columns, to, start });
+            });
+            let from = &m[..];
+            parts(s.outputs, 4 * threads).into_par_iter().with_max_len(1).for_each(|channels| {
+                let part = part(m_points);
+                run_at(self.level, OutputTiles::<M> { part, from, bias, channels, held: 0, y });
+            });
+        }
     }
 
     fn panels<const M: usize>(
@@ -307,7 +423,8 @@ impl Convolution<'_> {
                     self.products::<M>(weights, inputs.start, (&v, v_points), sums);
                 }
                 let channels = set.start * PANEL..(set.end * PANEL).min(s.outputs);
-                run_at(self.level, OutputTiles::<M> { part: part(m_points), from: &m, bias, channels, y });
+                let (part, held) = (part(m_points), channels.start);
+                run_at(self.level, OutputTiles::<M> { part, from: &m, bias, channels, held, y });
             });
         }
     }

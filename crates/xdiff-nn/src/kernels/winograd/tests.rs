@@ -55,7 +55,13 @@ fn all_of(
     let (mut y, mut dx, mut dw) =
         (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![f32::NAN; w.len()]);
     let run = |sizes: &Sizes, turned, x: &[f32], y: &mut [f32]| {
-        Convolution { s: sizes, level, mode: Some(mode), turned }.run(tile, x, w, None, Writer::over(y));
+        Convolution { s: sizes, level, mode: Some(mode), turned, transformed: None }.run(
+            tile,
+            x,
+            w,
+            None,
+            Writer::over(y),
+        );
     };
     run(&sizes_of(s), false, x, &mut y);
     run(&turned_sizes_of(s), true, dy, &mut dx);
@@ -90,8 +96,10 @@ fn errors_against_f64_stay_within_their_bound() {
             for (tile, mode) in [
                 (Tile::Two, Mode::Blocks),
                 (Tile::Two, Mode::Panels),
+                (Tile::Two, Mode::Points),
                 (Tile::Four, Mode::Blocks),
                 (Tile::Four, Mode::Panels),
+                (Tile::Four, Mode::Points),
             ] {
                 let found = all_of(level, tile, mode, s, &x, &w, &dy);
                 for (name, (found, exact)) in ["y", "dx", "dw"].iter().zip(found.iter().zip(&reference)) {
@@ -126,4 +134,24 @@ fn the_choice_depends_on_the_sizes_of_one_sample() {
     let strided = ConvGeometry { stride: (2, 2), padding: same, ..Default::default() };
     let s = ConvShape::new(&[1, 64, 64, 64], &[64, 64, 3, 3], None, &strided).unwrap();
     assert_eq!(tile(&s), None);
+}
+
+#[test]
+fn weights_transformed_before_give_the_same_bits() {
+    for (channels, size) in [((20, 17), (9, 18)), ((160, 180), (17, 16)), ((1000, 33), (5, 6))] {
+        let s = shape(2, channels, size, Padding::symmetric(1, 1));
+        let mut rng = Rng::new(3);
+        let x = rng.normals(s.batch * s.in_channels * s.pixels());
+        let w = rng.normals(s.out_channels * s.in_channels * 9);
+        for tile in [Tile::Two, Tile::Four] {
+            let before = transform(tile, &s, &w);
+            assert_eq!(before.values.len() * 4, transformed_bytes(tile, &s));
+            let run = |transformed| {
+                let mut y = vec![f32::NAN; s.out_dims().iter().product()];
+                forward(tile, &s, &x, (&w, transformed), None, Writer::over(&mut y));
+                y
+            };
+            assert_eq!(run(None), run(Some(&before)), "{tile:?} {channels:?}");
+        }
+    }
 }

@@ -402,8 +402,9 @@ pub(super) struct OutputTiles<'a, const M: usize> {
     /// The points.
     pub(super) from: &'a [f32],
     pub(super) bias: Option<&'a [f32]>,
-    /// The channels, of which the points hold these alone.
     pub(super) channels: Range<usize>,
+    /// The first channel that the points hold.
+    pub(super) held: usize,
     /// The output; each task writes its own groups of its own channels.
     pub(super) y: Writer<'a>,
 }
@@ -416,7 +417,7 @@ impl<const M: usize> Kernel for OutputTiles<'_, M> {
         let Part { s, all, first, points } = self.part;
         let stride = points.stride();
         let mut line = [0.0; LINE];
-        let held = self.channels.start;
+        let held = self.held;
         for channel in self.channels {
             let bias = V::splat(self.bias.map_or(0.0, |b| b[channel]));
             for group in 0..points.groups {

@@ -12,6 +12,7 @@ pub use geometry::{ConvGeometry, Padding};
 pub(crate) use geometry::{ConvShape, count};
 
 use crate::compute::use_kernel;
+use crate::kernels::conv::KeptWeights;
 use crate::params::{Init, Params};
 use crate::{Error, Result};
 
@@ -163,6 +164,7 @@ pub struct Conv2d {
     config: Conv2dConfig,
     weight: Tensor,
     bias: Option<Tensor>,
+    kept: KeptWeights,
 }
 
 impl Conv2d {
@@ -185,7 +187,7 @@ impl Conv2d {
         let shape = (config.out_channels, config.in_channels / config.groups, kh, kw);
         let weight = params.weight("weight", shape, init)?;
         let bias = if config.bias { Some(params.weight("bias", config.out_channels, init)?) } else { None };
-        Ok(Self { config, weight, bias })
+        Ok(Self { config, weight, bias, kept: KeptWeights::default() })
     }
 
     /// The convolution of `x`.
@@ -196,7 +198,8 @@ impl Conv2d {
     /// # Errors
     /// As [`conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        conv2d(x, &self.weight, self.bias.as_ref(), &self.config.geometry())
+        let (w, b) = (&self.weight, self.bias.as_ref());
+        conv2d_with(x, w, b, &self.config.geometry(), Some(&self.kept))
     }
 
     /// What the layer is made of.
@@ -229,8 +232,18 @@ impl Conv2d {
 /// [`Error::Shape`] when the shapes do not fit each other or the window does not fit the padded
 /// image, [`Error::Argument`] when the geometry is invalid.
 pub fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, geometry: &ConvGeometry) -> Result<Tensor> {
+    conv2d_with(x, w, b, geometry, None)
+}
+
+fn conv2d_with(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    geometry: &ConvGeometry,
+    kept: Option<&KeptWeights>,
+) -> Result<Tensor> {
     let shape = ConvShape::new(x.dims(), w.dims(), b.map(Tensor::dims), geometry)?;
     let tensors = [Some(x), Some(w), b];
     let tensors: Vec<&Tensor> = tensors.into_iter().flatten().collect();
-    if use_kernel(&tensors) { op::conv2d(x, w, b, shape) } else { plain::conv2d(x, w, b, &shape) }
+    if use_kernel(&tensors) { op::conv2d(x, w, b, shape, kept) } else { plain::conv2d(x, w, b, &shape) }
 }

@@ -5,13 +5,21 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use super::ConvShape;
 use crate::compute::{Precision, precision_for};
 use crate::kernels::bf16;
-use crate::kernels::conv as kernel;
+use crate::kernels::conv::{self as kernel, KeptWeights};
 use crate::kernels::slices::{Gradients, contiguous, tensor, with_slices};
 
-pub(super) fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, shape: ConvShape) -> crate::Result<Tensor> {
+pub(super) fn conv2d(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    shape: ConvShape,
+    kept: Option<&KeptWeights>,
+) -> crate::Result<Tensor> {
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     let tensors: Vec<&Tensor> = [&x, &w].into_iter().chain(b).collect();
-    let op = Conv2dOp { shape, precision: precision_for(&tensors) };
+    // Weights that are trained are others at the next call.
+    let kept = kept.filter(|_| !w.track_op()).cloned();
+    let op = Conv2dOp { shape, precision: precision_for(&tensors), kept };
     Ok(match b {
         Some(b) => x.apply_op3(&w, &b.contiguous()?, op)?,
         None => x.apply_op2(&w, op)?,
@@ -21,6 +29,7 @@ pub(super) fn conv2d(x: &Tensor, w: &Tensor, b: Option<&Tensor>, shape: ConvShap
 struct Conv2dOp {
     shape: ConvShape,
     precision: Precision,
+    kept: Option<KeptWeights>,
 }
 
 impl Conv2dOp {
@@ -28,7 +37,7 @@ impl Conv2dOp {
         let s = &self.shape;
         let y = match bf16::for_conv(self.precision, s) {
             Some(level) => bf16::conv::forward(level, s, x, w, b)?,
-            None => kernel::forward(s, x, w, b)?,
+            None => kernel::forward(s, x, w, b, self.kept.as_ref())?,
         };
         Ok((CpuStorage::F32(y), (&s.out_dims()).into()))
     }
