@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Which parameters are frozen, by name.
+type Frozen = fn(&str) -> bool;
+
 /// What one training step computes.
 struct Outcome {
     loss: Vec<f64>,
@@ -10,7 +13,7 @@ struct Outcome {
     rng: Rng,
 }
 
-fn training_step(changes: &Value, checkpointing: bool, frozen: fn(&str) -> bool) -> Outcome {
+fn training_step(changes: &Value, checkpointing: bool, frozen: Frozen) -> Outcome {
     let params = Params::fresh(3, &Device::Cpu).freeze(frozen);
     let unet = UNet2D::new(&config(changes.clone()), &params).unwrap().checkpointing(checkpointing);
     let params = params.finish().unwrap();
@@ -25,7 +28,7 @@ fn training_step(changes: &Value, checkpointing: bool, frozen: fn(&str) -> bool)
 
 #[test]
 fn a_training_step_is_that_without_checkpointing() {
-    let frozen: [(&str, fn(&str) -> bool); 3] = [
+    let frozen: [(&str, Frozen); 3] = [
         ("nothing frozen", |_| false),
         ("the way down frozen", |name| !name.starts_with("up_blocks") && !name.starts_with("conv_out")),
         ("the embedding frozen", |name| name.starts_with("time_embedding")),
