@@ -56,9 +56,10 @@ where
     let parameters = y.sorted_nodes().into_iter().filter(|node| node.is_variable()).cloned().collect();
     let again = move |inputs: &[Tensor]| f(inputs).map_err(candle_core::Error::wrap);
     let call = Call { held, parameters, path: path(), again: Box::new(again) };
-    // From here on nothing holds the activations.
-    let y = y.detach();
-    Ok(attach(inputs, y, call)?)
+    let values = y.detach();
+    // With its graph the activations go.
+    drop(y);
+    Ok(attach(inputs, values, call)?)
 }
 
 type Function = dyn Fn(&[Tensor]) -> candle_core::Result<Tensor> + Send + Sync;
