@@ -45,6 +45,10 @@ enum Command {
         /// Images in a batch, where the preset's number does not suit.
         #[arg(long)]
         batch: Option<usize>,
+        /// Computes activations anew in the backward pass: less memory, more time. Going on with a
+        /// training with another choice is fine, but the last bits then depend on it.
+        #[arg(long)]
+        checkpointing: bool,
     },
     /// Samples from held-out masks; writes PNG and the values.
     Sample {
@@ -100,11 +104,17 @@ impl SourceArgs {
     }
 }
 
+/// What a preset leaves to the user.
+struct Choices {
+    steps: Option<usize>,
+    batch: Option<usize>,
+    checkpointing: bool,
+}
+
 fn train(
     source: &SourceArgs,
     name: PresetName,
-    steps: Option<usize>,
-    batch: Option<usize>,
+    choices: &Choices,
     cancel: &CancelToken,
 ) -> Result<(), AnyError> {
     let size = if name == PresetName::Paper { Preset::paper(1).size } else { Preset::small().size };
@@ -114,10 +124,11 @@ fn train(
         PresetName::Paper => Preset::paper(data.train.len()),
     };
     preset.train.seed = source.seed;
-    if let Some(steps) = steps {
+    if let Some(steps) = choices.steps {
         preset = preset.with_steps(steps);
     }
-    preset.batch = batch.unwrap_or(preset.batch);
+    preset.batch = choices.batch.unwrap_or(preset.batch);
+    preset.checkpointing = choices.checkpointing;
     std::fs::create_dir_all(&source.out).map_err(|e| format!("{}: {e}", source.out.display()))?;
     let checkpoint = model::checkpoint_path(&source.out);
     match model::train(&preset, &data, &checkpoint, cancel)? {
@@ -169,7 +180,9 @@ fn run(command: Command) -> Result<(), AnyError> {
     let cancel = CancelToken::new();
     cancel.on_ctrl_c()?;
     match command {
-        Command::Train { source, preset, steps, batch } => train(&source, preset, steps, batch, &cancel),
+        Command::Train { source, preset, steps, batch, checkpointing } => {
+            train(&source, preset, &Choices { steps, batch, checkpointing }, &cancel)
+        }
         Command::Sample { source, count } => {
             let (model, data) = load(&source)?;
             sample(&source, (&model, &data), count, &cancel).map(drop)

@@ -1,10 +1,13 @@
 //! Gradients by name: from a backward pass to an optimiser.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use rayon::prelude::*;
 
+use crate::compute::use_kernel;
+use crate::optim::in_place::{change_f32, on_each, update_chunks_f32};
 use crate::{Error, ParamSet, Result};
 
 /// One gradient for each trainable parameter, by name.
@@ -23,10 +26,19 @@ use crate::{Error, ParamSet, Result};
 /// assert!((before - 72f64.sqrt()).abs() < 1e-6);
 /// # Ok::<(), xdiff_nn::Error>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Gradients {
     grads: BTreeMap<String, Tensor>,
     absent: BTreeSet<String>,
+    /// Whether nobody else can hold a tensor here, so that values may change where they lie.
+    own: AtomicBool,
+}
+
+impl Clone for Gradients {
+    fn clone(&self) -> Self {
+        self.lend();
+        Self { grads: self.grads.clone(), absent: self.absent.clone(), own: AtomicBool::new(false) }
+    }
 }
 
 /// The gradients of `loss` (one number) for all trainable parameters.
@@ -52,7 +64,8 @@ pub fn backward_partial(
         return Err(Error::shape("backward", "a loss of one element", loss.dims()));
     }
     let store = loss.backward()?;
-    let mut gradients = Gradients::default();
+    // candle adds every gradient of a variable to zeros, so no two of them share memory.
+    let mut gradients = Gradients { own: AtomicBool::new(true), ..Default::default() };
     for (name, var) in params.trainable() {
         match store.get(var) {
             Some(g) => {
@@ -70,16 +83,28 @@ pub fn backward_partial(
 impl Gradients {
     /// Gradients that were computed elsewhere.
     pub fn new(grads: BTreeMap<String, Tensor>) -> Self {
-        Self { grads, absent: BTreeSet::new() }
+        Self { grads, ..Default::default() }
+    }
+
+    /// Notes that somebody else may hold the tensors from now on.
+    fn lend(&self) {
+        self.own.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether nobody else can hold the tensors.
+    pub(crate) fn are_own(&self) -> bool {
+        self.own.load(Ordering::Relaxed)
     }
 
     /// The gradient of that parameter.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.lend();
         self.grads.get(name)
     }
 
     /// All gradients, in order of name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.lend();
         self.grads.iter().map(|(n, g)| (n.as_str(), g))
     }
 
@@ -100,17 +125,36 @@ impl Gradients {
     /// gradient in only one of them keeps that one.
     ///
     /// # Errors
-    /// [`Error::Candle`] when two gradients of one name differ in shape; nothing is changed then.
+    /// [`Error::Shape`] when two gradients of one name differ in shape; nothing is changed then.
     pub fn add(&mut self, other: &Gradients) -> Result<()> {
-        let mut sums = Vec::with_capacity(other.grads.len());
         for (name, g) in &other.grads {
-            let sum = match self.grads.get(name) {
-                Some(mine) => (mine + g)?,
-                None => g.clone(),
-            };
-            sums.push((name.clone(), sum));
+            if let Some(mine) = self.grads.get(name)
+                && mine.dims() != g.dims()
+            {
+                let expected = format!("a gradient of `{name}` of shape {:?}", mine.dims());
+                return Err(Error::shape("addition of gradients", expected, g.dims()));
+            }
         }
-        self.grads.extend(sums);
+        let own = self.are_own();
+        let mut in_place = Vec::with_capacity(other.grads.len());
+        for (name, g) in &other.grads {
+            match self.grads.get_mut(name) {
+                Some(mine) if own && changeable(mine) && use_kernel(&[g]) => {
+                    in_place.push((mine.clone(), g.clone()));
+                }
+                Some(mine) => *mine = (&*mine + g)?,
+                None => {
+                    self.grads.insert(name.clone(), g.copy()?);
+                }
+            }
+        }
+        on_each(
+            &mut in_place,
+            |(mine, _)| mine.elem_count(),
+            |(mine, g)| {
+                update_chunks_f32(mine, g, |mine, g| mine.iter_mut().zip(g).for_each(|(mine, g)| *mine += *g))
+            },
+        )?;
         self.absent.extend(other.absent.iter().cloned());
         self.absent.retain(|n| !self.grads.contains_key(n));
         Ok(())
@@ -121,9 +165,26 @@ impl Gradients {
     /// # Errors
     /// When the device refuses.
     pub fn scale(&mut self, factor: f64) -> Result<()> {
+        let own = self.are_own();
+        let mut in_place = Vec::with_capacity(self.grads.len());
         for g in self.grads.values_mut() {
-            *g = g.affine(factor, 0.0)?;
+            if own && changeable(g) {
+                in_place.push(g);
+            } else {
+                *g = g.affine(factor, 0.0)?;
+            }
         }
+        let factor = factor as f32;
+        on_each(
+            &mut in_place,
+            |g| g.elem_count(),
+            |g| {
+                // As `affine` does, which makes a positive zero of a negative one.
+                change_f32(g, |g| g.iter_mut().for_each(|v| *v = *v * factor + 0.0))
+            },
+        )?;
+        // What was not changed in place is fresh.
+        self.own = AtomicBool::new(true);
         Ok(())
     }
 
@@ -133,11 +194,16 @@ impl Gradients {
     /// # Errors
     /// When the device refuses.
     pub fn global_norm(&self) -> Result<f64> {
-        let mut sum = 0.0;
-        for g in self.grads.values() {
-            sum += sum_of_squares(g)?;
-        }
-        Ok(sum.sqrt())
+        let mut sums: Vec<(&Tensor, f64)> = self.grads.values().map(|g| (g, 0.0)).collect();
+        on_each(
+            &mut sums,
+            |(g, _)| g.elem_count(),
+            |(g, sum)| {
+                *sum = sum_of_squares(g)?;
+                Ok::<_, Error>(())
+            },
+        )?;
+        Ok(sums.iter().map(|(_, sum)| sum).sum::<f64>().sqrt())
     }
 
     /// Scales all gradients by min(1, `max` / (norm + 1e-6)), as PyTorch's `clip_grad_norm_` does,
@@ -174,6 +240,11 @@ impl Gradients {
         }
         Ok(())
     }
+}
+
+/// Whether the values can be changed by [`change_f32`].
+fn changeable(t: &Tensor) -> bool {
+    use_kernel(&[t]) && t.is_contiguous()
 }
 
 const HINT: &str = "lower the learning rate, or look for NaN in the batch";
@@ -241,6 +312,58 @@ mod tests {
         assert!(matches!(partial.expect("b"), Ok(None)));
         assert!(matches!(partial.expect("c"), Err(Error::MissingGradient { .. })));
         assert!(matches!(backward(&a, &params), Err(Error::Shape { .. })));
+    }
+
+    #[test]
+    fn what_others_hold_is_left_alone_and_the_bits_are_those_of_tensor_operations() {
+        let scope = Params::fresh(1, &Device::Cpu);
+        let weights: Vec<Tensor> = [3, 70_001, 1, 40_000]
+            .iter()
+            .enumerate()
+            .map(|(i, n)| scope.weight(&format!("w{i}"), *n, Init::Normal(1.0)).unwrap())
+            .collect();
+        let params = scope.finish().unwrap();
+        let fresh = || {
+            let squares = weights.iter().map(|w| w.sqr()?.sum_all());
+            let loss = squares.reduce(|a, b| a? + b?).unwrap().unwrap();
+            backward(&loss, &params).unwrap()
+        };
+        let work = |gradients: &mut Gradients| {
+            gradients.add(&fresh()).unwrap();
+            gradients.scale(1.0 / 3.0).unwrap();
+            gradients.clip_norm(0.7).unwrap()
+        };
+        let bits = |gradients: &Gradients| -> Vec<Vec<u32>> {
+            let values = gradients.iter().map(|(_, g)| g.to_vec1::<f32>().unwrap());
+            values.map(|v| v.iter().map(|v| v.to_bits()).collect()).collect()
+        };
+        let before = bits(&fresh());
+        let mut own = fresh();
+        let norm = work(&mut own);
+        type Lend = fn(&Gradients);
+        let ways: [(&str, Lend); 3] = [
+            ("read", |g| drop(g.get("w1").cloned())),
+            ("gone through", |g| assert_eq!(g.iter().count(), 4)),
+            ("cloned", |g| drop(g.clone())),
+        ];
+        for (how, lend) in ways {
+            let mut lent = fresh();
+            lend(&lent);
+            assert!(!lent.are_own(), "{how}");
+            let held: Vec<Tensor> = lent.iter().map(|(_, g)| g.clone()).collect();
+            assert_eq!(work(&mut lent), norm, "{how}");
+            assert!(bits(&own) == bits(&lent), "{how}");
+            let held: Vec<_> = held.iter().map(|g| g.to_vec1::<f32>().unwrap()).collect();
+            let held: Vec<Vec<u32>> = held.iter().map(|v| v.iter().map(|v| v.to_bits()).collect()).collect();
+            assert!(held == before, "{how}");
+        }
+    }
+
+    #[test]
+    fn gradients_of_other_shapes_are_not_added() {
+        let mut sum = filled(&[1.0, 2.0]);
+        assert!(matches!(sum.add(&filled(&[1.0])), Err(Error::Shape { .. })));
+        assert_eq!(sum.get("p").unwrap().to_vec1::<f32>().unwrap(), [1.0, 2.0]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! size, fast CPU kernels, seeded randomness, taps on every activation, weights in and out, and
 //! optimisers whose state can be saved.
 
+mod checkpoint;
 pub mod compute;
 pub mod error;
 mod grad;
@@ -15,6 +16,7 @@ pub mod rng;
 pub mod tap;
 pub mod weights;
 
+pub use checkpoint::checkpoint;
 pub use error::{Error, Result};
 pub use grad::Gradients;
 pub use params::{Init, ParamSet, Params};

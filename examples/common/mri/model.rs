@@ -60,7 +60,8 @@ pub fn train(
     cancel: &CancelToken,
 ) -> Result<Outcome, AnyError> {
     let params = Params::fresh(preset.train.seed, &Device::Cpu);
-    let unet = UNet2D::new(&preset.unet, &params)?.predicting(preset.prediction);
+    let unet =
+        UNet2D::new(&preset.unet, &params)?.predicting(preset.prediction).checkpointing(preset.checkpointing);
     let schedule = NoiseSchedule::new(&preset.schedule)?;
     let set = params.finish()?;
     eprintln!(

@@ -32,6 +32,12 @@ pub struct Preset {
     pub sampling_steps: usize,
     /// How the steps are spread.
     pub spacing: TimestepSpacing,
+    /// Whether training takes less memory and more time ([`UNet2D::checkpointing`]): a matter of the
+    /// machine, which no file keeps.
+    ///
+    /// [`UNet2D::checkpointing`]: xdiff::core::unet::UNet2D::checkpointing
+    #[serde(skip)]
+    pub checkpointing: bool,
 }
 
 fn unet(channels: &[usize], attention: &[bool], layers: usize, groups: usize) -> UNet2DConfig {
@@ -89,6 +95,7 @@ impl Preset {
             augment: false,
             sampling_steps: 40,
             spacing: TimestepSpacing::Trailing,
+            checkpointing: false,
         }
     }
 
@@ -135,6 +142,7 @@ impl Preset {
             augment: true,
             sampling_steps: 50,
             spacing: TimestepSpacing::Trailing,
+            checkpointing: false,
         }
     }
 
@@ -162,6 +170,7 @@ impl Preset {
             augment: false,
             sampling_steps: 200,
             spacing: TimestepSpacing::Leading,
+            checkpointing: false,
         }
     }
 }

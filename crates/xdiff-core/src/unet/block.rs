@@ -1,65 +1,43 @@
 //! The stages of the U-Net.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use xdiff_nn::Params;
 use xdiff_nn::tap::visit;
 
 use super::attention::{SelfAttention, Widths};
 use super::config::{DownBlock, Resampling, TimeScaleShift, UNet2DConfig, UpBlock};
+use super::layer::Layer;
 use super::resnet::{Pass, Resampler, Resize, ResnetBlock};
 use crate::{Error, Result};
 
-/// Residual blocks, each followed by attention where the stage has it.
-#[derive(Debug)]
-struct Layers {
-    resnets: Vec<ResnetBlock>,
-    attentions: Vec<SelfAttention>,
-}
-
-impl Layers {
-    /// One layer for each entry of `inputs`, which holds the channels that come in.
-    fn new(
-        config: &UNet2DConfig,
-        inputs: &[usize],
-        output: usize,
-        attends: bool,
-        p: &Params,
-    ) -> Result<Self> {
-        let (resnets, attentions) = (p.at("resnets"), p.at("attentions"));
-        let mut layers = Self { resnets: Vec::new(), attentions: Vec::new() };
-        for (j, &input) in inputs.iter().enumerate() {
-            layers.resnets.push(ResnetBlock::new(
-                config,
-                (input, output),
-                Resize::None,
-                1.0,
-                &resnets.at(j),
-            )?);
-            if attends {
-                let widths = Widths {
-                    channels: output,
-                    head: config.attention_head_dim.unwrap_or(output),
-                    groups: Some(config.norm_num_groups),
-                };
-                layers.attentions.push(SelfAttention::new(widths, config.norm_eps, 1.0, &attentions.at(j))?);
-            }
-        }
-        Ok(layers)
-    }
-
-    fn forward(&self, j: usize, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let x = self.resnets[j].forward(x, pass)?;
-        match self.attentions.get(j) {
-            Some(attention) => attention.forward(&x, pass.tap),
-            None => Ok(x),
-        }
-    }
+/// One layer for each entry of `inputs`, which holds the channels that come in.
+fn layers(
+    config: &UNet2DConfig,
+    inputs: &[usize],
+    output: usize,
+    attends: bool,
+    p: &Params,
+) -> Result<Vec<Arc<Layer>>> {
+    let (resnets, attentions) = (p.at("resnets"), p.at("attentions"));
+    let widths = Widths {
+        channels: output,
+        head: config.attention_head_dim.unwrap_or(output),
+        groups: Some(config.norm_num_groups),
+    };
+    let attention = |j: usize| SelfAttention::new(widths, config.norm_eps, 1.0, &attentions.at(j));
+    let layer = |(j, &input): (usize, &usize)| {
+        let resnet = ResnetBlock::new(config, (input, output), Resize::None, 1.0, &resnets.at(j))?;
+        Ok(Layer::new(resnet, if attends { Some(attention(j)?) } else { None }))
+    };
+    inputs.iter().enumerate().map(layer).collect()
 }
 
 /// A stage on the way down.
 #[derive(Debug)]
 pub(super) struct Down {
-    layers: Layers,
+    layers: Vec<Arc<Layer>>,
     sampler: Option<Resampler>,
 }
 
@@ -71,7 +49,7 @@ impl Down {
         let mut inputs = vec![output; config.layers_per_block];
         inputs[0] = input;
         let kind = config.down_block_types[stage];
-        let layers = Layers::new(config, &inputs, output, kind == DownBlock::Attention, p)?;
+        let layers = layers(config, &inputs, output, kind == DownBlock::Attention, p)?;
         let p = p.at("downsamplers").at(0);
         let by_resnet = kind == DownBlock::Resnet
             || kind == DownBlock::Attention && config.downsample_type == Resampling::Resnet;
@@ -92,12 +70,12 @@ impl Down {
         skips: &mut Vec<Tensor>,
         pass: &mut Pass<'_>,
     ) -> Result<Tensor> {
-        for j in 0..self.layers.resnets.len() {
-            x = self.layers.forward(j, &x, pass)?;
+        for layer in &self.layers {
+            x = layer.forward(&[x], pass)?;
             skips.push(x.clone());
         }
         if let Some(sampler) = &self.sampler {
-            x = sampler.forward(&x, pass)?;
+            x = sampler.forward(x, pass)?;
             skips.push(x.clone());
         }
         Ok(x)
@@ -108,9 +86,8 @@ impl Down {
 #[derive(Debug)]
 pub(super) struct Mid {
     site: String,
-    first: ResnetBlock,
-    attention: Option<SelfAttention>,
-    second: ResnetBlock,
+    first: Arc<Layer>,
+    second: Arc<Layer>,
 }
 
 impl Mid {
@@ -130,16 +107,16 @@ impl Mid {
         } else {
             None
         };
-        Ok(Self { site: p.path().to_owned(), first: resnet(0)?, attention, second: resnet(1)? })
+        Ok(Self {
+            site: p.path().to_owned(),
+            first: Layer::new(resnet(0)?, attention),
+            second: Layer::new(resnet(1)?, None),
+        })
     }
 
-    pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let x = self.first.forward(x, pass)?;
-        let x = match &self.attention {
-            Some(attention) => attention.forward(&x, pass.tap)?,
-            None => x,
-        };
-        let x = self.second.forward(&x, pass)?;
+    pub(super) fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let x = self.first.forward(&[x], pass)?;
+        let x = self.second.forward(&[x], pass)?;
         Ok(visit(pass.tap, &self.site, x)?)
     }
 }
@@ -147,7 +124,7 @@ impl Mid {
 /// A stage on the way up.
 #[derive(Debug)]
 pub(super) struct Up {
-    layers: Layers,
+    layers: Vec<Arc<Layer>>,
     sampler: Option<Resampler>,
 }
 
@@ -167,7 +144,7 @@ impl Up {
             })
             .collect();
         let kind = config.up_block_types[index];
-        let layers = Layers::new(config, &inputs, output, kind == UpBlock::Attention, p)?;
+        let layers = layers(config, &inputs, output, kind == UpBlock::Attention, p)?;
         let p = p.at("upsamplers").at(0);
         let by_resnet = kind == UpBlock::Resnet
             || kind == UpBlock::Attention && config.upsample_type == Resampling::Resnet;
@@ -188,17 +165,17 @@ impl Up {
         skips: &mut Vec<Tensor>,
         pass: &mut Pass<'_>,
     ) -> Result<Tensor> {
-        for j in 0..self.layers.resnets.len() {
+        for layer in &self.layers {
             let Some(skip) = skips.pop() else {
                 return Err(Error::config(
                     "up_block_types",
                     "there are more layers up than states from the way down",
                 ));
             };
-            x = self.layers.forward(j, &Tensor::cat(&[&x, &skip], 1)?, pass)?;
+            x = layer.forward(&[x, skip], pass)?;
         }
         match &self.sampler {
-            Some(sampler) => sampler.forward(&x, pass),
+            Some(sampler) => sampler.forward(x, pass),
             None => Ok(x),
         }
     }

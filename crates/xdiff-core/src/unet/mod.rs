@@ -5,6 +5,7 @@ mod block;
 mod config;
 mod embedding;
 mod flops;
+mod layer;
 mod pixel;
 mod resnet;
 #[cfg(test)]

@@ -57,6 +57,7 @@ pub struct UNet2D {
     norm_out: GroupNorm,
     conv_out: Conv2d,
     prediction: Prediction,
+    checkpointing: bool,
 }
 
 impl UNet2D {
@@ -81,6 +82,7 @@ impl UNet2D {
             norm_out: GroupNorm::new(config.norm_num_groups, first, config.norm_eps, &p.at("conv_norm_out"))?,
             conv_out: Conv2d::new(conv(first, config.out_channels), &p.at("conv_out"))?,
             prediction: Prediction::Epsilon,
+            checkpointing: false,
             config: config.clone(),
         })
     }
@@ -88,6 +90,17 @@ impl UNet2D {
     /// The same network, whose output is read as `prediction`.
     pub fn predicting(mut self, prediction: Prediction) -> Self {
         self.prediction = prediction;
+        self
+    }
+
+    /// Whether training keeps the inputs of the layers alone (a residual block with its attention
+    /// each) and computes their activations anew in the backward pass; see [`checkpoint`]. It takes
+    /// far less memory and one more forward pass. Predictions are the same, gradients too but for
+    /// the order of sums.
+    ///
+    /// [`checkpoint`]: xdiff_nn::checkpoint()
+    pub fn checkpointing(mut self, checkpointing: bool) -> Self {
+        self.checkpointing = checkpointing;
         self
     }
 
@@ -102,18 +115,19 @@ impl UNet2D {
         t: &Tensor,
         cond: &Cond,
         tap: &mut dyn Tap,
-        dropout: Option<&mut Rng>,
+        training: Option<&Rng>,
     ) -> Result<Tensor> {
         let x = self.input(x_t, t, cond)?;
         let embedding = self.embeddings.forward(t, cond)?;
-        let pass = &mut Pass { embedding: &embedding, tap, dropout };
+        let checkpointing = self.checkpointing && training.is_some();
+        let pass = &mut Pass { embedding: &embedding, tap, dropout: training, checkpointing };
         let mut x = visit(pass.tap, "conv_in", self.conv_in.forward(&x)?)?;
         let mut skips = vec![x.clone()];
         for down in &self.down {
             x = down.forward(x, &mut skips, pass)?;
         }
         if let Some(mid) = &self.mid {
-            x = mid.forward(&x, pass)?;
+            x = mid.forward(x, pass)?;
         }
         for up in &self.up {
             x = up.forward(x, &mut skips, pass)?;
@@ -177,7 +191,7 @@ impl Denoiser for UNet2D {
     }
 
     fn predict_training(&self, x_t: &Tensor, t: &Tensor, cond: &Cond, rng: &mut Rng) -> Result<Tensor> {
-        self.forward(x_t, t, cond, &mut (), Some(rng))
+        self.forward(x_t, t, cond, &mut (), Some(&Rng::new(rng.next_seed())))
     }
 
     fn prediction(&self) -> Prediction {

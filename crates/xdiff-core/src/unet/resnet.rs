@@ -1,5 +1,7 @@
 //! The residual block, and the ways to halve and double an image.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use xdiff_nn::layers::{
     Activation, Conv2d, Conv2dConfig, GroupNorm, Linear, Pool2d, avg_pool2d, dropout, upsample_nearest2d,
@@ -8,6 +10,7 @@ use xdiff_nn::tap::visit;
 use xdiff_nn::{Params, Rng, Tap};
 
 use super::config::{TimeScaleShift, UNet2DConfig};
+use super::layer::Layer;
 use crate::{Error, Result};
 
 /// What travels through a forward pass beside the activations.
@@ -16,8 +19,10 @@ pub(super) struct Pass<'a> {
     pub(super) embedding: &'a Tensor,
     /// Sees the activations.
     pub(super) tap: &'a mut dyn Tap,
-    /// Draws the dropped activations; nothing is dropped without it.
-    pub(super) dropout: Option<&'a mut Rng>,
+    /// Each block forks it to draw the dropped activations; nothing is dropped without it.
+    pub(super) dropout: Option<&'a Rng>,
+    /// Whether layers are computed anew in the backward pass, where no tap sees them.
+    pub(super) checkpointing: bool,
 }
 
 /// A change of size inside a residual block.
@@ -113,8 +118,8 @@ impl ResnetBlock {
                 self.activation.apply(&h)?
             }
         };
-        let h = match &mut pass.dropout {
-            Some(rng) if self.dropout > 0.0 => dropout(&h, self.dropout, rng)?,
+        let h = match pass.dropout {
+            Some(rng) if self.dropout > 0.0 => dropout(&h, self.dropout, &mut rng.fork(&self.site))?,
             _ => h,
         };
         let h = self.conv2.forward(&h)?;
@@ -136,7 +141,7 @@ pub(super) enum Resampler {
     /// Nearest upsampling and a convolution.
     Up { site: String, conv: Conv2d },
     /// A residual block.
-    Resnet(Box<ResnetBlock>),
+    Resnet(Arc<Layer>),
 }
 
 impl Resampler {
@@ -153,14 +158,15 @@ impl Resampler {
     }
 
     pub(super) fn resnet(config: &UNet2DConfig, channels: usize, resize: Resize, p: &Params) -> Result<Self> {
-        Ok(Self::Resnet(Box::new(ResnetBlock::new(config, (channels, channels), resize, 1.0, p)?)))
+        let block = ResnetBlock::new(config, (channels, channels), resize, 1.0, p)?;
+        Ok(Self::Resnet(Layer::new(block, None)))
     }
 
-    pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         match self {
-            Self::Down { site, conv } => Ok(visit(pass.tap, site, conv.forward(x)?)?),
-            Self::Up { site, conv } => Ok(visit(pass.tap, site, conv.forward(&double(x)?)?)?),
-            Self::Resnet(block) => block.forward(x, pass),
+            Self::Down { site, conv } => Ok(visit(pass.tap, site, conv.forward(&x)?)?),
+            Self::Up { site, conv } => Ok(visit(pass.tap, site, conv.forward(&double(&x)?)?)?),
+            Self::Resnet(layer) => layer.forward(&[x], pass),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Dropout.
 
-use candle_core::Tensor;
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
+use crate::compute::use_kernel;
+use crate::kernels::slices::{contiguous, tensor, with_slices};
 use crate::{Error, Result, Rng};
 
 /// Sets each number to 0 with probability `p` and multiplies the others by 1/(1 − p)
@@ -32,8 +34,34 @@ pub fn dropout(x: &Tensor, p: f64, rng: &mut Rng) -> Result<Tensor> {
     }
     let kept = if p < 1.0 { (1.0 / (1.0 - p)) as f32 } else { 0.0 };
     let mask: Vec<f32> = (0..x.elem_count()).map(|_| if rng.chance(p) { 0.0 } else { kept }).collect();
+    if use_kernel(&[x]) {
+        return Ok(x.contiguous()?.apply_op1(Masked(mask))?);
+    }
     let mask = Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?;
     Ok((x * mask)?)
+}
+
+/// A product with constants. A product of tensors would compute a gradient of the mask too.
+struct Masked(Vec<f32>);
+
+impl Masked {
+    fn apply(&self, x: &[f32]) -> Vec<f32> {
+        x.iter().zip(&self.0).map(|(x, mask)| x * mask).collect()
+    }
+}
+
+impl CustomOp1 for Masked {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(self.apply(contiguous(x, layout)?)), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(Some(tensor(with_slices([grad], |[grad]| Ok(self.apply(grad)))?, x.shape())?))
+    }
 }
 
 #[cfg(test)]
@@ -42,6 +70,7 @@ mod tests {
 
     use super::*;
     use crate::gradcheck::{Options, check};
+    use crate::layers::compare::{Case, compare};
 
     #[test]
     fn one_seed_gives_one_mask_of_the_right_share() {
@@ -57,6 +86,14 @@ mod tests {
     fn the_gradient_passes_what_was_kept() {
         let x = Rng::new(1).randn((3, 5), &Device::Cpu).unwrap();
         check(|x| dropout(&x[0], 0.4, &mut Rng::new(2)), &[x], Options::default()).unwrap();
+    }
+
+    #[test]
+    fn the_kernel_and_the_plain_path_agree() {
+        let x = Rng::new(1).randn((6, 5), &Device::Cpu).unwrap();
+        let run = |x: &[Tensor]| dropout(&x[0], 0.4, &mut Rng::new(2));
+        let turned = Case::new("transposed", vec![x.t().unwrap()], run);
+        compare(&[Case::new("contiguous", vec![x], run), turned], 0.0);
     }
 
     #[test]

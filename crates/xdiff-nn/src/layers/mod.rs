@@ -13,6 +13,8 @@ mod conv;
 mod dropout;
 mod embedding;
 mod empty;
+#[cfg(test)]
+mod frozen;
 mod group_norm;
 mod layer_norm;
 mod linear;

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::engine::{StateKeys, counter, in_range};
-use super::in_place::{CHUNK, update_f32};
+use super::in_place::{on_each, update_chunks_f32};
 use crate::compute::use_kernel;
 use crate::weights::{KeyReport, Misshaped};
 use crate::{ParamSet, Result};
@@ -114,24 +113,24 @@ impl Ema {
 
         let rate = 1.0 - self.config.decay(self.updates);
         let mut followed = params.trainable().map(|(n, _)| n).peekable();
+        let mut in_place = Vec::with_capacity(self.shadow.len());
         for (name, p) in params.iter() {
             let shadow = &self.shadow[name];
             let p = p.as_detached_tensor();
             if followed.next_if_eq(&name).is_none() {
                 shadow.set(&p)?;
             } else if use_kernel(&[shadow, &p]) {
-                let rate = rate as f32;
-                update_f32(shadow, &p, |s, p| {
-                    let follow = |(s, p): (&mut [f32], &[f32])| {
-                        s.iter_mut().zip(p).for_each(|(s, p)| *s -= (*s - *p) * rate);
-                    };
-                    s.par_chunks_mut(CHUNK).zip(p.par_chunks(CHUNK)).for_each(follow);
-                })?;
+                in_place.push((shadow, p));
             } else {
                 let s = shadow.as_detached_tensor();
                 shadow.set(&(&s - ((&s - p)? * rate)?)?)?;
             }
         }
+        let rate = rate as f32;
+        let follow = |(shadow, p): &mut (&Var, Tensor)| {
+            update_chunks_f32(shadow, p, |s, p| s.iter_mut().zip(p).for_each(|(s, p)| *s -= (*s - *p) * rate))
+        };
+        on_each(&mut in_place, |(shadow, _)| shadow.elem_count(), follow)?;
         self.updates += 1;
         Ok(())
     }

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use candle_core::{DType, Device, Tensor, Var};
-use rayon::prelude::*;
 
-use super::in_place::{CHUNK, update_f32};
+use super::in_place::{CHUNK, on_each, update_f32};
 use crate::compute::use_kernel;
 use crate::weights::{KeyReport, Misshaped};
 use crate::{Error, Gradients, ParamSet, Result};
@@ -129,14 +128,18 @@ impl<R: Rule> Optimizer<R> {
                 return Err(Error::shape("optimiser step", expected, g.dims()));
             }
         }
-        for slot in &mut self.slots {
-            if let Some(g) = gradients.get(&slot.name) {
-                slot.step += 1;
-                let at = StepAt { lr, step: slot.step };
-                slot.update(&self.rule, at, g)?;
-            }
+        let rule = &self.rule;
+        let update = |slot: &mut Slot| match gradients.expect(&slot.name)? {
+            Some(g) => slot.update(rule, lr, g),
+            None => Ok(()),
+        };
+        // Gradients from elsewhere may share memory with parameters: then the order matters.
+        let together =
+            gradients.are_own() && self.slots.iter().all(|s| matches!(s.buffers, Buffers::Host(_)));
+        if together {
+            return on_each(&mut self.slots, |slot| slot.var.elem_count(), update);
         }
-        Ok(())
+        self.slots.iter_mut().try_for_each(update)
     }
 
     /// The whole state as tensors by name: `step.NAME` (one i64) and, for each tensor that the rule
@@ -202,7 +205,9 @@ impl<R: Rule> Optimizer<R> {
 }
 
 impl Slot {
-    fn update(&mut self, rule: &impl Rule, at: StepAt, g: &Tensor) -> Result<()> {
+    fn update(&mut self, rule: &impl Rule, lr: f64, g: &Tensor) -> Result<()> {
+        self.step += 1;
+        let at = StepAt { lr, step: self.step };
         match &mut self.buffers {
             Buffers::Plain(buffers) => {
                 let p = self.var.as_detached_tensor();
@@ -211,23 +216,24 @@ impl Slot {
             }
             Buffers::Host([a, b]) => {
                 let g = g.to_dtype(DType::F32)?;
-                update_f32(&self.var, &g, |p, g| {
-                    if p.len() <= CHUNK {
-                        return rule.update_slices(at, p, g, [a, b]);
-                    }
-                    let mut a = a.chunks_mut(CHUNK);
-                    let mut b = b.chunks_mut(CHUNK);
-                    let parts: Vec<_> = p
-                        .chunks_mut(CHUNK)
-                        .zip(g.chunks(CHUNK))
-                        .map(|(p, g)| (p, g, [a.next().unwrap_or_default(), b.next().unwrap_or_default()]))
-                        .collect();
-                    parts.into_par_iter().for_each(|(p, g, buffers)| rule.update_slices(at, p, g, buffers));
-                })?;
+                update_f32(&self.var, &g, |p, g| spread(rule, at, p, g, [a, b]))?;
             }
         }
         Ok(())
     }
+}
+
+/// One step on slices, in halves on two threads while they are long.
+fn spread(rule: &impl Rule, at: StepAt, p: &mut [f32], g: &[f32], [a, b]: [&mut [f32]; 2]) {
+    if p.len() <= CHUNK {
+        return rule.update_slices(at, p, g, [a, b]);
+    }
+    let half = p.len() / 2;
+    let (p, p2) = p.split_at_mut(half);
+    let (g, g2) = g.split_at(half);
+    let (a, a2) = a.split_at_mut(half.min(a.len()));
+    let (b, b2) = b.split_at_mut(half.min(b.len()));
+    rayon::join(|| spread(rule, at, p, g, [a, b]), || spread(rule, at, p2, g2, [a2, b2]));
 }
 
 /// Takes tensors out of a saved state and notes every key that does not fit.

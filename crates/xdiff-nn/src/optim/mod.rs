@@ -8,7 +8,7 @@
 mod adamw;
 mod ema;
 mod engine;
-mod in_place;
+pub(crate) mod in_place;
 mod schedule;
 mod sgd;
 

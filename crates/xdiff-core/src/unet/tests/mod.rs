@@ -1,5 +1,7 @@
 //! The whole network: gradients, taps, conditions, and what it refuses.
 
+mod checkpointing;
+
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Value, json};
 use xdiff_nn::compute::{Bf16Support, Path, Precision, bf16_support, with_path, with_precision};
