@@ -3,15 +3,18 @@
 use std::time::Instant;
 
 use gemm::Parallelism;
-use serde::{Deserialize, Serialize};
+use rayon::prelude::*;
+use serde::Serialize;
 
 /// Side of the square matrices whose product gives the peak.
 const SIDE: usize = 2048;
-/// Products of which the fastest counts.
-const PRODUCTS: usize = 12;
+/// Products, and copies, of which the fastest counts.
+const REPEATS: usize = 12;
+/// Numbers in the copy that gives the peak of the memory, more than any cache holds.
+const COPIED: usize = 1 << 26;
 
 /// How the process computes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Machine {
     /// Threads of the pool that all kernels share.
     pub threads: usize,
@@ -54,18 +57,46 @@ fn peak_rss_mib() -> Option<f64> {
     Some(kib / 1024.0)
 }
 
-/// What the processor does at best in f32: the rate of a large product of matrices on all threads,
-/// in GFLOP/s. The fastest of several, since others may use the machine.
-pub fn matmul_peak() -> f64 {
+/// What the machine does at best on all threads.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Peak {
+    /// Billions of floating-point operations a second in a large product of f32 matrices.
+    pub gflops: f64,
+    /// Billions of bytes a second, read and written, in a large copy.
+    pub gbytes: f64,
+}
+
+impl Peak {
+    /// The fastest of several, since others may use the machine.
+    pub fn measure() -> Self {
+        Self { gflops: matmul_peak(), gbytes: copy_peak() }
+    }
+}
+
+/// Seconds of the fastest of several calls.
+fn fastest(mut work: impl FnMut()) -> f64 {
+    let times = (0..REPEATS).map(|_| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_secs_f64()
+    });
+    times.fold(f64::INFINITY, f64::min)
+}
+
+fn matmul_peak() -> f64 {
     let (a, b) = (vec![1.0f32; SIDE * SIDE], vec![0.5f32; SIDE * SIDE]);
     let mut c = vec![0.0f32; SIDE * SIDE];
     let threads = rayon::current_num_threads();
-    let best = (0..PRODUCTS).map(|_| {
-        let start = Instant::now();
-        multiply(&mut c, &a, &b, threads);
-        start.elapsed().as_secs_f64()
-    });
-    2.0 * (SIDE as f64).powi(3) / best.fold(f64::INFINITY, f64::min) / 1e9
+    2.0 * (SIDE as f64).powi(3) / fastest(|| multiply(&mut c, &a, &b, threads)) / 1e9
+}
+
+fn copy_peak() -> f64 {
+    let (from, mut to) = (vec![1.0f32; COPIED], vec![0.0f32; COPIED]);
+    let part = COPIED.div_ceil(rayon::current_num_threads());
+    let copy = || {
+        to.par_chunks_mut(part).zip(from.par_chunks(part)).for_each(|(to, from)| to.copy_from_slice(from));
+    };
+    2.0 * size_of_val(from.as_slice()) as f64 / fastest(copy) / 1e9
 }
 
 fn multiply(c: &mut [f32], a: &[f32], b: &[f32], threads: usize) {

@@ -1,113 +1,98 @@
-//! A workload in a process of its own, driven line by line.
+//! Workloads driven line by line, so that two programs can be timed in turn.
 //!
-//! A process of its own, because the system tells the largest memory of a process, not of a piece
-//! of work. Line by line, so that two programs can be timed in turn. The driver writes a number of
-//! runs to the process's input and reads a line of JSON; the first line comes unasked, when the
-//! workload has run once to warm up.
+//! Each line of the input is either the name of a workload, which is built, run once to warm up and
+//! takes the place of the one before, or a number of runs. Each is answered by a line of JSON: a
+//! [`Report`], or `{"error": …}`.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::io::{BufRead, Write};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use xdiff::nn::compute::{Path, with_path};
 use xdiff_examples::AnyError;
 
+use crate::catalogue;
 use crate::machine::Machine;
-use crate::workload::Workload;
+use crate::workload::{Prepared, Workload};
 
 /// One answer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Milliseconds of each run that was asked for.
     pub ms: Vec<f64>,
-    /// Learnt numbers of the network.
+    /// Learnt numbers of the workload.
     pub parameters: usize,
     /// Threads, vectors and memory.
     pub machine: Machine,
 }
 
-/// Serves a workload on `path` until the input ends.
+#[derive(Serialize)]
+struct Failure {
+    error: String,
+}
+
+/// Answers every line of `input` on `path`, until there are no more.
 ///
 /// # Errors
-/// When the work fails, or the input is not a number of runs.
-pub fn serve(workload: &Workload, path: Path) -> Result<(), AnyError> {
-    with_path(path, || {
-        let (mut run, parameters) = workload.prepare()?;
-        let mut answer = |runs: usize| -> Result<Report, AnyError> {
-            let mut ms = Vec::new();
-            for _ in 0..runs {
-                let start = Instant::now();
-                run()?;
-                ms.push(start.elapsed().as_secs_f64() * 1e3);
-            }
-            Ok(Report { ms, parameters, machine: Machine::now() })
+/// When input or output fail; work that fails is answered.
+pub fn serve(input: impl BufRead, mut output: impl Write, path: Path) -> Result<(), AnyError> {
+    let mut server = Server { workloads: catalogue::all(), present: None };
+    for line in input.lines() {
+        let answer = match with_path(path, || server.answer(line?.trim())) {
+            Ok(report) => serde_json::to_string(&report)?,
+            Err(error) => serde_json::to_string(&Failure { error: error.to_string() })?,
         };
-        let mut out = std::io::stdout().lock();
-        let mut tell = |report: &Report| -> Result<(), AnyError> {
-            writeln!(out, "{}", serde_json::to_string(report)?)?;
-            Ok(out.flush()?)
-        };
-        tell(&answer(1)?)?;
-        for line in std::io::stdin().lock().lines() {
-            let line = line?;
-            let runs = line.trim().parse().map_err(|_| format!("`{line}` is not a number of runs"))?;
-            tell(&answer(runs)?)?;
+        writeln!(output, "{answer}")?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+struct Server {
+    workloads: Vec<Workload>,
+    present: Option<Prepared>,
+}
+
+impl Server {
+    fn answer(&mut self, line: &str) -> Result<Report, AnyError> {
+        if let Ok(runs) = line.parse() {
+            return self.run(runs);
         }
-        Ok(())
-    })
-}
-
-/// The driver's end of [`serve`]; dropping it ends the process.
-#[derive(Debug)]
-pub struct Served {
-    process: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-}
-
-impl Served {
-    /// Starts this very program again with these arguments, which must make it call [`serve`].
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn start(arguments: &[&str]) -> Result<Self, AnyError> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = process.stdout.take().ok_or("the process has no output")?;
-        Ok(Self { input: process.stdin.take(), output: BufReader::new(output), process })
+        self.present = None;
+        let found = self.workloads.iter().find(|w| w.name == line);
+        let workload = found.ok_or_else(|| format!("no workload is called `{line}`; see --list"))?;
+        self.present = Some(workload.prepare()?);
+        self.run(1)
     }
 
-    /// The next answer.
-    ///
-    /// # Errors
-    /// When the process ended.
-    pub fn read(&mut self) -> Result<Report, AnyError> {
-        let mut line = String::new();
-        if self.output.read_line(&mut line)? == 0 {
-            return Err("the process that ran the workload ended early".into());
+    fn run(&mut self, runs: usize) -> Result<Report, AnyError> {
+        let work = self.present.as_mut().ok_or("no workload was named yet")?;
+        let mut ms = Vec::new();
+        for _ in 0..runs {
+            ms.push((work.run)()?.as_secs_f64() * 1e3);
         }
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    /// Runs the workload so many times.
-    ///
-    /// # Errors
-    /// When the process ended.
-    pub fn run(&mut self, runs: usize) -> Result<Report, AnyError> {
-        let input = self.input.as_mut().ok_or("the process has no input")?;
-        writeln!(input, "{runs}")?;
-        self.read()
+        Ok(Report { ms, parameters: work.parameters, machine: Machine::now() })
     }
 }
 
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.input = None;
-        // It ends with its input; an error here would leave nothing to be done.
-        let _ = self.process.wait();
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_answered_in_turn() {
+        let input = "2\nlinear/8x1x512-1000/forward\n3\nnothing\n1\n";
+        let mut output = Vec::new();
+        serve(input.as_bytes(), &mut output, Path::Kernels).unwrap();
+        let answers: Vec<Value> = String::from_utf8(output)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let runs: Vec<Option<usize>> = answers.iter().map(|a| Some(a.get("ms")?.as_array()?.len())).collect();
+        assert_eq!(runs, [None, Some(1), Some(3), None, None], "{answers:?}");
+        assert_eq!(answers[1]["parameters"], 513_000);
+        assert!(answers[3]["error"].as_str().unwrap().contains("nothing"));
     }
 }

@@ -1,148 +1,154 @@
-//! The pixel U-Nets that are timed, and what is done with them.
+//! A piece of work that is timed: its name, its cost and how it is made ready.
 
-use candle_core::{Device, Tensor};
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
-use xdiff::core::sample::{SampleOptions, Sampler};
-use xdiff::core::scheduler::{Ddim, DdimConfig};
-use xdiff::core::unet::{DownBlock, UNet2D, UNet2DConfig, UpBlock};
-use xdiff::core::{Cond, Denoiser};
-use xdiff::nn::optim::{AdamW, AdamWConfig, backward};
-use xdiff::nn::{Params, Rng};
 use xdiff_examples::AnyError;
-use xdiff_examples::mri::preset::Preset;
 
-/// What is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+use crate::op::{self, Op, Pass};
+use crate::precision::Precision;
+use crate::resnet18;
+use crate::stack::Stack;
+use crate::unet::Unet;
+
+/// What is timed, and in which table it stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Workload {
+    /// What it is, and what is done with it, with slashes between; no two have the same.
+    pub name: String,
+    /// Its table.
+    pub table: Table,
+    /// In which type it computes.
+    pub precision: Precision,
+    /// What is done.
+    pub work: Work,
+    /// Floating-point operations, two a multiply-add; 0 where memory is the limit.
+    pub flops: u64,
+    /// Bytes that go through memory at least; 0 for whole models.
+    pub bytes: u64,
+}
+
+/// A table of results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Table {
+    /// Networks, and all layers of larger ones.
+    Models,
+    /// Convolutions.
+    Convolutions,
+    /// Other single operations.
+    Operations,
+    /// What computes in bf16.
+    Bf16,
+}
+
+/// What is done.
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Work {
-    /// One prediction, without gradients.
-    Forward,
-    /// Prediction, mean square error, backward pass and a step of AdamW.
-    Train,
-    /// A batch of samples by DDIM (η = 0), without gradients.
-    Sample {
-        /// DDIM steps.
-        steps: usize,
+    /// A pass of one operation.
+    Op {
+        /// The operation.
+        op: Op,
+        /// The pass.
+        pass: Pass,
+    },
+    /// All layers of a network, one after another, forward.
+    Stack(Stack),
+    /// A pixel U-Net.
+    Unet(Box<Unet>),
+    /// A training step of ResNet-18 with AdamW.
+    Resnet18 {
+        /// Images at once.
+        batch: usize,
+        /// Their side.
+        size: usize,
     },
 }
 
-/// A network, the batch it is given, and what is done with it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Workload {
-    /// The network's name and the work's, with a slash between.
-    pub name: String,
-    /// The network, in diffusers' words.
-    pub unet: UNet2DConfig,
-    /// Images at once.
-    pub batch: usize,
-    /// Side of the square images.
-    pub size: usize,
-    /// What is done.
-    pub work: Work,
-    /// Floating-point operations of it.
-    pub flops: u64,
+/// Does the work once at each call and says how long it took.
+pub type Runner = Box<dyn FnMut() -> Result<Duration, AnyError>>;
+
+/// A workload that can be run.
+pub struct Prepared {
+    /// Runs it.
+    pub run: Runner,
+    /// How many numbers it has learnt or is to learn.
+    pub parameters: usize,
 }
 
-/// Does the work once at each call.
-pub type Runner = Box<dyn FnMut() -> Result<(), AnyError>>;
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("parameters", &self.parameters).finish_non_exhaustive()
+    }
+}
 
-const STEPS: usize = 10;
+/// How long `work` takes. What it returns is dropped after the clock has stopped.
+///
+/// # Errors
+/// Those of `work`.
+pub(crate) fn timed<T>(work: impl FnOnce() -> Result<T, AnyError>) -> Result<Duration, AnyError> {
+    let start = Instant::now();
+    let result = work()?;
+    let time = start.elapsed();
+    drop(result);
+    Ok(time)
+}
 
 impl Workload {
-    /// All workloads, in the order of the table.
-    pub fn all() -> Vec<Self> {
-        let works = [Work::Forward, Work::Train, Work::Sample { steps: STEPS }];
-        let mut all = Vec::new();
-        for preset in [Preset::quickstart(), Preset::small()] {
-            all.extend(works.map(|w| Self::new(&preset.name, &preset.unet, preset.batch, preset.size, w)));
+    /// A pass of an operation in f32.
+    pub fn op(op: Op, pass: Pass) -> Self {
+        let table = if matches!(op, Op::Conv2d { .. }) { Table::Convolutions } else { Table::Operations };
+        let (flops, bytes) = (op.flops(pass), op.bytes(pass));
+        let name = format!("{}/{}", op.name(), pass.name());
+        Self { name, table, precision: Precision::F32, work: Work::Op { op, pass }, flops, bytes }
+    }
+
+    /// All layers of a network, forward.
+    pub fn stack(name: &str, stack: Stack) -> Self {
+        let flops = stack.flops();
+        Self::model(format!("{name}/forward"), Work::Stack(stack), flops)
+    }
+
+    /// A U-Net by that name, and what is done with it.
+    pub fn unet(network: &str, unet: Unet) -> Self {
+        let (name, flops) = (format!("{network}/{}", unet.run.name()), unet.flops());
+        Self::model(name, Work::Unet(Box::new(unet)), flops)
+    }
+
+    /// A training step of ResNet-18.
+    pub fn resnet18(batch: usize, size: usize) -> Self {
+        let flops = 3 * resnet18::flops(batch, size);
+        Self::model("resnet18/train".to_owned(), Work::Resnet18 { batch, size }, flops)
+    }
+
+    fn model(name: String, work: Work, flops: u64) -> Self {
+        Self { name, table: Table::Models, precision: Precision::F32, work, flops, bytes: 0 }
+    }
+
+    /// The same in bf16.
+    pub fn bf16(self) -> Self {
+        Self {
+            name: self.name + "/bf16",
+            table: Table::Bf16,
+            precision: Precision::Bf16,
+            bytes: self.bytes / 2,
+            ..self
         }
-        let unet = reference();
-        all.extend(works[..2].iter().map(|w| Self::new("reference", &unet, 8, 64, *w)));
-        all.push(Self::new("reference_256", &unet, 1, 256, Work::Forward));
-        all
     }
 
-    fn new(model: &str, unet: &UNet2DConfig, batch: usize, size: usize, work: Work) -> Self {
-        let forward = unet.flops(batch, size, size);
-        let (what, flops) = match work {
-            Work::Forward => ("forward", forward),
-            Work::Train => ("train", 3 * forward),
-            Work::Sample { steps } => ("sample", steps as u64 * forward),
-        };
-        Self { name: format!("{model}/{what}"), unet: unet.clone(), batch, size, work, flops }
-    }
-
-    /// Builds the network, with seeded weights, and the inputs. Returns how many parameters it has
-    /// too.
+    /// Builds what it needs, with seeded weights and inputs.
     ///
     /// # Errors
-    /// When the memory does not suffice.
-    pub fn prepare(&self) -> Result<(Runner, usize), AnyError> {
-        let training = self.work == Work::Train;
-        let params = Params::fresh(0, &Device::Cpu).freeze(move |_| !training);
-        let unet = UNet2D::new(&self.unet, &params)?;
-        let params = params.finish()?;
-        let count = params.count();
-
-        let mut rng = Rng::new(1);
-        let mut images =
-            |channels: usize| rng.randn((self.batch, channels, self.size, self.size), &Device::Cpu);
-        let (x, target) = (images(self.unet.out_channels)?, images(self.unet.out_channels)?);
-        let image = match self.unet.in_channels - self.unet.out_channels {
-            0 => None,
-            channels => Some(images(channels)?),
-        };
-        let cond = Cond { image, ..Default::default() };
-        let t = Tensor::full(500f32, self.batch, &Device::Cpu)?;
-
-        let runner: Runner = match self.work {
-            Work::Forward => Box::new(move || {
-                unet.predict(&x, &t, &cond, &mut ())?;
-                Ok(())
-            }),
-            Work::Train => {
-                let config = AdamWConfig::default();
-                let mut optimizer = AdamW::new(&params, config)?;
-                let mut rng = rng.fork("dropout");
-                Box::new(move || {
-                    let predicted = unet.predict_training(&x, &t, &cond, &mut rng)?;
-                    let loss = (predicted - &target)?.sqr()?.mean_all()?;
-                    optimizer.step(&backward(&loss, &params)?, config.lr)?;
-                    Ok(())
-                })
-            }
-            Work::Sample { steps } => {
-                let scheduler = Ddim::new(DdimConfig::default())?;
-                let options = SampleOptions {
-                    samples: self.batch,
-                    shape: (self.unet.out_channels, self.size, self.size),
-                    steps,
-                    batch_size: self.batch,
-                    ..Default::default()
-                };
-                Box::new(move || {
-                    Sampler::new(&unet, &scheduler).run(&cond, &options)?;
-                    Ok(())
-                })
-            }
-        };
-        Ok((runner, count))
-    }
-}
-
-/// The U-Net by which kernels are compared: 26.6 million parameters, attention in the two smallest
-/// of four stages.
-fn reference() -> UNet2DConfig {
-    use DownBlock as D;
-    use UpBlock as U;
-    UNet2DConfig {
-        in_channels: 1,
-        out_channels: 1,
-        block_out_channels: vec![64, 128, 256, 256],
-        down_block_types: vec![D::Plain, D::Plain, D::Attention, D::Attention],
-        up_block_types: vec![U::Attention, U::Attention, U::Plain, U::Plain],
-        layers_per_block: 2,
-        attention_head_dim: Some(8),
-        ..Default::default()
+    /// When the precision is not to be had, or the memory does not suffice.
+    pub fn prepare(&self) -> Result<Prepared, AnyError> {
+        let precision = self.precision;
+        let Prepared { mut run, parameters } = precision.within(|| match &self.work {
+            Work::Op { op, pass } => op::prepare(op, *pass),
+            Work::Stack(stack) => stack.prepare(),
+            Work::Unet(unet) => unet.prepare(),
+            Work::Resnet18 { batch, size } => resnet18::prepare(*batch, *size),
+        })?;
+        Ok(Prepared { run: Box::new(move || precision.within(&mut run)), parameters })
     }
 }

@@ -1,111 +1,153 @@
-"""The workloads of the U-Net bench in PyTorch, driven line by line like `unet --serve`.
+"""The workloads of the benches in PyTorch, driven line by line like `serve --serve`.
 
-    python torch_side.py '{"name": …, "unet": {…}, "batch": 8, "size": 64, "work": {"kind": "forward"}}'
+    python torch_side.py [--channels-last]
+    python torch_side.py --peak
 
-runs the workload once and then, for each line of its input, as often as the line says; each answer
-is a line of JSON. With `peak` instead of a workload it prints the rate of a large matrix product.
+Each line of the input is a workload as `serve --list` prints it, which is built, run once to warm up
+and takes the place of the one before, or a number of runs; each is answered by a line of JSON. With
+`--peak` it prints the rates of a large matrix product and a large copy.
 """
 
+import argparse
 import json
 import os
 import resource
 import sys
-import time
 
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from torch_ops import converted, parameters, prepare_op, prepare_stack, tensor, timed
 
 SIDE = 2048
-PRODUCTS = 12
+COPIED = 1 << 26
+REPEATS = 12
+FORMS = {"f32": torch.float32, "bf16": torch.bfloat16}
+
+
+def fastest(work):
+    return min(timed(work) for _ in range(REPEATS))
 
 
 def peak():
-    """GFLOP/s of the fastest of several products of square matrices."""
-    a, b = torch.ones(SIDE, SIDE), torch.full((SIDE, SIDE), 0.5)
-    c = torch.empty(SIDE, SIDE)
-    times = []
-    for _ in range(PRODUCTS):
-        start = time.perf_counter()
-        torch.mm(a, b, out=c)
-        times.append(time.perf_counter() - start)
-    return 2 * SIDE**3 / min(times) / 1e9
+    """Billions of operations a second in products of square matrices, of bytes in a copy."""
+
+    def product(form):
+        a, b = torch.ones(SIDE, SIDE, dtype=form), torch.full((SIDE, SIDE), 0.5, dtype=form)
+        c = torch.empty(SIDE, SIDE, dtype=form)
+        return 2 * SIDE**3 / fastest(lambda: torch.mm(a, b, out=c)) / 1e9
+
+    source, target = torch.ones(COPIED), torch.zeros(COPIED)
+    copy = 2 * 4 * COPIED / fastest(lambda: target.copy_(source)) / 1e9
+    return {"gflops": product(FORMS["f32"]), "bf16_gflops": product(FORMS["bf16"]), "gbytes": copy}
 
 
-def prepare(workload):
-    """The workload as a function, and how many parameters its network has."""
-    torch.manual_seed(0)
-    config, kind = workload["unet"], workload["work"]["kind"]
-    layout = torch.channels_last if workload.get("channels_last") else torch.contiguous_format
-    model = UNet2DModel(**config).to(memory_format=layout).train(kind == "train")
+def prepare_unet(work, form, layout):
+    from diffusers import DDIMScheduler, UNet2DModel
+
+    config, kind = work["unet"], work["run"]["kind"]
+    model = converted(UNet2DModel(**config), form, layout).train(kind == "train")
 
     def images(channels):
-        return torch.randn(workload["batch"], channels, workload["size"], workload["size"])
+        return tensor((work["batch"], channels, work["size"], work["size"]), form, layout)
 
     x, target = images(config["out_channels"]), images(config["out_channels"])
     extra = config["in_channels"] - config["out_channels"]
     condition = images(extra) if extra else None
-    t = torch.full((workload["batch"],), 500)
+    t = torch.full((work["batch"],), 500)
 
     def predict(x, t):
         if condition is not None:
             x = torch.cat([x, condition], 1)
-        return model(x.to(memory_format=layout), t, return_dict=False)[0]
+        return model(x.contiguous(memory_format=layout), t, return_dict=False)[0]
 
     if kind == "train":
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-
-        def run():
-            loss = torch.nn.functional.mse_loss(predict(x, t), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
+        run = training(lambda: torch.nn.functional.mse_loss(predict(x, t), target), optimizer)
     elif kind == "sample":
         scheduler = DDIMScheduler()
 
-        @torch.inference_mode()
-        def run():
-            scheduler.set_timesteps(workload["work"]["steps"])
-            sample = torch.randn_like(x)
+        def sample():
+            scheduler.set_timesteps(work["run"]["steps"])
+            image = torch.randn_like(x)
             for step in scheduler.timesteps:
-                sample = scheduler.step(predict(sample, step), step, sample).prev_sample
+                image = scheduler.step(predict(image, step), step, image).prev_sample
+            return image
 
+        run = torch.inference_mode()(lambda: timed(sample))
     else:
-
-        @torch.inference_mode()
-        def run():
-            predict(x, t)
-
-    return run, sum(p.numel() for p in model.parameters())
+        run = torch.inference_mode()(lambda: timed(lambda: predict(x, t)))
+    return run, parameters(model)
 
 
-def serve(workload):
-    run, parameters = prepare(workload)
+def prepare_resnet18(work, form, layout):
+    import torchvision
 
-    def answer(runs):
-        times = []
-        for _ in range(runs):
-            start = time.perf_counter()
-            run()
-            times.append((time.perf_counter() - start) * 1e3)
+    model = converted(torchvision.models.resnet18(), form, layout).train()
+    x = tensor((work["batch"], 3, work["size"], work["size"]), form, layout)
+    labels = torch.randint(1000, (work["batch"],))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    run = training(lambda: torch.nn.functional.cross_entropy(model(x), labels), optimizer)
+    return run, parameters(model)
+
+
+def training(loss, optimizer):
+    """A step of training as a function that returns seconds."""
+
+    def step():
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+
+    return lambda: timed(step)
+
+
+PREPARE = {
+    "op": prepare_op,
+    "stack": prepare_stack,
+    "unet": prepare_unet,
+    "resnet18": prepare_resnet18,
+}
+
+
+class Server:
+    """Runs one workload after another."""
+
+    def __init__(self, layout):
+        self.layout = layout
+        self.run = None
+        self.parameters = 0
+
+    def answer(self, request):
+        if isinstance(request, int):
+            return self.report(request)
+        self.run = None
+        torch.manual_seed(0)
+        work = request["work"]
+        self.run, self.parameters = PREPARE[work["kind"]](work, FORMS[request["precision"]], self.layout)
+        return self.report(1)
+
+    def report(self, runs):
+        times = [self.run() * 1e3 for _ in range(runs)]
         machine = {
             "threads": torch.get_num_threads(),
             "vectors": torch.backends.cpu.get_cpu_capability(),
             "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
-        print(json.dumps({"ms": times, "parameters": parameters, "machine": machine}), flush=True)
-
-    answer(1)
-    for line in sys.stdin:
-        answer(int(line))
+        return {"ms": times, "parameters": self.parameters, "machine": machine}
 
 
 def main():
+    parser = argparse.ArgumentParser(description="Workloads in PyTorch, driven line by line.")
+    parser.add_argument("--peak", action="store_true", help="print the peaks of the machine")
+    parser.add_argument("--channels-last", action="store_true", help="keep images with channels last")
+    args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    if sys.argv[1] == "peak":
-        print(f"{peak():.1f}")
-    else:
-        serve(json.loads(sys.argv[1]))
+    if args.peak:
+        print(json.dumps(peak()))
+        return
+    server = Server(torch.channels_last if args.channels_last else torch.contiguous_format)
+    for line in sys.stdin:
+        print(json.dumps(server.answer(json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::buffer::{Output, Scratch, Writer};
-use super::matrix::{Matrix, Onto, Target, multiply_into};
-use super::panels::{BUNDLE, PANEL, Panels, Products, pack};
+use super::dots::{Dots, Rows};
+use super::matrix::Target;
+use super::panels::{BUNDLE, Columns, PANEL, Panels, Products, pack};
 use super::simd::{Level, run_at};
 use super::{depthwise, im2col, sum, winograd};
 use crate::layers::ConvShape;
@@ -22,21 +23,14 @@ use crate::layers::ConvShape;
 const BLOCK_VALUES: usize = 100_000;
 /// The same for the columns of a weight's gradient.
 const TILE_VALUES: usize = 300_000;
-/// Fewest and most output positions of a tile.
-const TILE_WIDTH: Range<usize> = 64..4096;
+/// Fewest and most positions of it that are summed at once.
+const TILE_WIDTH: Range<usize> = 256..2048;
 /// Into about how many tasks the work of one sample (or of a weight's gradient) is divided.
 const TASKS: usize = 8;
 
 /// Ranges of `step` that cover 0..n.
 fn chunks(n: usize, step: usize) -> Vec<Range<usize>> {
     (0..n).step_by(step.max(1)).map(|i| i..(i + step).min(n)).collect()
-}
-
-/// Tiles of output positions, `height` values each.
-fn tiles(positions: usize, height: usize) -> Vec<Range<usize>> {
-    let widest = (TILE_VALUES / height.max(1)).clamp(TILE_WIDTH.start, TILE_WIDTH.end);
-    let n = positions.div_ceil(widest).max(1);
-    chunks(positions, positions.div_ceil(n).next_multiple_of(16))
 }
 
 /// y = w ∗ x + b.
@@ -107,7 +101,8 @@ impl Block {
         }
         let mut sums = Scratch::take(groups * self.lanes * rows);
         let (panels, to) = (0..weights.len(), Writer::over(&mut sums));
-        run_at(level, Products { weights, panels, columns: &columns, groups, to, start: 0 });
+        let columns = Columns::whole(&columns, groups, weights.depth);
+        run_at(level, Products { weights, panels, columns, to, start: 0 });
         for (positions, wide, before) in self.bundles() {
             let start = before * self.lanes * rows;
             take(positions, wide, &sums[start..start + wide * rows]);
@@ -154,20 +149,6 @@ fn products(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: Writer
             },
         );
     });
-}
-
-/// Calls `work` with the columns of these positions: the image itself for a pointwise window.
-fn with_columns(s: &ConvShape, planes: &[f32], tile: Range<usize>, work: impl FnOnce(Matrix<'_>)) {
-    if s.is_pointwise() {
-        let image = Matrix::dense(planes, s.positions());
-        work(image.part(0..image.size[0], tile));
-    } else {
-        let depth = planes.len() / s.pixels() * s.taps();
-        let mut columns = Scratch::take(depth * tile.len());
-        let width = tile.len();
-        im2col::unfold(s, planes, tile, width, &mut columns);
-        work(Matrix::dense(&columns, width));
-    }
 }
 
 /// dL/dx from dL/dy.
@@ -246,34 +227,74 @@ pub(crate) fn weight_grad(s: &ConvShape, dy: &[f32], x: &[f32]) -> Result<Vec<f3
     Ok(unsafe { dw.finish() })
 }
 
+/// Positions of one sample, as a part of the rows that a weight's gradient sums over.
+struct Piece {
+    sample: usize,
+    positions: Range<usize>,
+    /// Where they stand in the rows; filled up with zeros to a whole number of vectors.
+    start: usize,
+}
+
+/// Pieces that cover all samples and positions, in sets of about `wanted` numbers a row.
+fn pieces(s: &ConvShape, lanes: usize, wanted: usize) -> Vec<Vec<Piece>> {
+    let tiles = chunks(s.positions(), wanted.next_multiple_of(lanes));
+    let mut sets: Vec<Vec<Piece>> = Vec::new();
+    let mut filled = wanted;
+    for (sample, tile) in (0..s.batch).flat_map(|sample| tiles.iter().map(move |tile| (sample, tile))) {
+        let width = tile.len().next_multiple_of(lanes);
+        if filled + width > wanted {
+            sets.push(Vec::new());
+            filled = 0;
+        }
+        if let Some(set) = sets.last_mut() {
+            set.push(Piece { sample, positions: tile.clone(), start: filled });
+        }
+        filled += width;
+    }
+    sets
+}
+
 fn outer_products(s: &ConvShape, dy: &[f32], x: &[f32], dw: Writer<'_>) {
     let (group_in, group_out) = s.group_channels();
-    let (depth, positions, pixels) = (group_in * s.taps(), s.positions(), s.pixels());
+    let (taps, positions, pixels) = (s.taps(), s.positions(), s.pixels());
+    let (depth, level) = (group_in * taps, Level::best());
+    let lanes = level.lanes();
     // Each task sums over all samples and positions for its own part of the weight.
-    let ins = chunks(group_in, group_in.div_ceil(TASKS).max(64usize.div_ceil(s.taps())));
+    let ins = chunks(group_in, group_in.div_ceil(TASKS).max(48usize.div_ceil(taps)));
     let parts = s.geometry.groups * ins.len();
     let outs = chunks(group_out, group_out.div_ceil(TASKS.div_ceil(parts)).max(16));
-    let tiles = tiles(positions, ins.first().map_or(0, Range::len) * s.taps() + group_out);
+    let height = ins.first().map_or(0, Range::len) * taps + outs.first().map_or(0, Range::len);
+    let sets = pieces(s, lanes, (TILE_VALUES / height.max(1)).clamp(TILE_WIDTH.start, TILE_WIDTH.end));
     (0..parts * outs.len()).into_par_iter().with_max_len(1).for_each(|task| {
         let (rest, outs) = (task / outs.len(), outs[task % outs.len()].clone());
         let (group, ins) = (rest / ins.len(), ins[rest % ins.len()].clone());
         let channel = group * group_out + outs.start;
-        let target = Target { writer: dw, start: channel * depth + ins.start * s.taps(), stride: depth };
-        let mut onto = Onto::Replace;
-        for sample in 0..s.batch {
-            let first_in = (sample * s.in_channels + group * group_in + ins.start) * pixels;
-            let planes = &x[first_in..first_in + ins.len() * pixels];
-            let first_out = (sample * s.out_channels + channel) * positions;
-            let dy = Matrix::dense(&dy[first_out..first_out + outs.len() * positions], positions);
-            for tile in &tiles {
-                let grad = dy.part(0..outs.len(), tile.clone());
-                with_columns(s, planes, tile.clone(), |columns| {
-                    // SAFETY: each task has its own input and output channels of the weight, and
-                    // the first product sets what the later ones add to.
-                    unsafe { multiply_into(target, onto, grad, columns.t()) };
-                });
-                onto = Onto::Add;
+        let to = Target { writer: dw, start: channel * depth + ins.start * taps, stride: depth };
+        for (turn, set) in sets.iter().enumerate() {
+            let width: usize = set.iter().map(|p| p.positions.len().next_multiple_of(lanes)).sum();
+            // A line more than needed, against cache conflicts; and a row, since pieces that start
+            // later end later.
+            let stride = width + 16;
+            let mut columns = Scratch::take((ins.len() * taps + 1) * stride);
+            let mut grads = Scratch::take(outs.len() * stride);
+            for piece in set {
+                let (from, to) = (&piece.positions, piece.start);
+                let first_in = (piece.sample * s.in_channels + group * group_in + ins.start) * pixels;
+                let planes = &x[first_in..first_in + ins.len() * pixels];
+                im2col::unfold(s, planes, from.clone(), stride, &mut columns[to..]);
+                let first_out = (piece.sample * s.out_channels + channel) * positions;
+                let dy = dy[first_out..first_out + outs.len() * positions].chunks_exact(positions);
+                for (row, dy) in grads.chunks_exact_mut(stride).zip(dy) {
+                    row[to..to + from.len()].copy_from_slice(&dy[from.clone()]);
+                }
+                let padding = to + from.len()..to + from.len().next_multiple_of(lanes);
+                for row in columns.chunks_exact_mut(stride).chain(grads.chunks_exact_mut(stride)) {
+                    row[padding.clone()].fill(0.0);
+                }
             }
+            let a = Rows { values: &grads, count: outs.len(), stride };
+            let b = Rows { values: &columns, count: ins.len() * taps, stride };
+            run_at(level, Dots { a, b, vectors: width / lanes, to, add: turn > 0 });
         }
     });
 }

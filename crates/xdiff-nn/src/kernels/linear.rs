@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::buffer::{Output, Scratch, Writer};
 use super::matrix::{Matrix, Onto, Target, multiply, multiply_into};
-use super::panels::{BUNDLE, PANEL, Panels, Products, pack};
+use super::panels::{BUNDLE, Columns, PANEL, Panels, Products, pack};
 use super::simd::{Level, run_at};
 
 /// Sizes of y (samples, rows, out) = x (samples, rows, in) · wᵀ (in, out) + b.
@@ -129,7 +129,8 @@ fn packed(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, out: Writer<'_>) {
         let height = weights.len() * PANEL;
         let mut sums = Scratch::take(height * groups * lanes);
         let (panels, to) = (0..weights.len(), Writer::over(&mut sums));
-        run_at(level, Products { weights, panels, columns: &columns, groups, to, start: 0 });
+        let columns = Columns::whole(&columns, groups, depth);
+        run_at(level, Products { weights, panels, columns, to, start: 0 });
         for (i, sums) in sums.chunks_mut(height * bundle).enumerate() {
             let columns = i * bundle..((i + 1) * bundle).min(n);
             for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(sums.len() / height)) {

@@ -9,6 +9,7 @@ pub(crate) mod bf16;
 pub(crate) mod buffer;
 pub(crate) mod conv;
 mod depthwise;
+mod dots;
 pub(crate) mod group_norm;
 mod im2col;
 pub(crate) mod layer_norm;

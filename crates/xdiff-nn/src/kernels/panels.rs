@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::buffer::{Scratch, Writer};
+use super::dots::Rows;
 use super::simd::{Kernel, Vector, prefetch};
 
 /// Rows of weights that stand side by side.
@@ -49,21 +50,88 @@ pub(crate) fn pack(rows: usize, depth: usize, weight: impl Fn(usize, usize) -> f
     packed
 }
 
+/// Rows turned into packed weights or columns: number k of each row becomes a part of row k.
+///
+/// A panel of `width` rows, the last filled up with zeros, becomes `terms` rows of `width` numbers.
+#[derive(Debug)]
+pub(crate) struct Turned<'a> {
+    pub(crate) rows: Rows<'a>,
+    /// Numbers of each row, a multiple of those of a vector.
+    pub(crate) terms: usize,
+    /// Rows of a whole panel, and of the last one: multiples of those of a vector.
+    pub(crate) width: (usize, usize),
+    pub(crate) to: &'a mut [f32],
+}
+
+impl Kernel for Turned<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        if V::LANES == 16 { self.panels::<V, 16>() } else { self.panels::<V, 8>() }
+    }
+}
+
+impl Turned<'_> {
+    #[inline(always)]
+    fn panels<V: Vector, const N: usize>(self) {
+        let Self { rows, terms, width: (whole, last), to } = self;
+        rows.check(terms);
+        let mut first = 0;
+        for panel in to.chunks_mut(whole * terms) {
+            let width = if panel.len() == whole * terms { whole } else { last };
+            assert!(N == V::LANES && width % N == 0 && terms % N == 0 && panel.len() == width * terms);
+            for lane in (0..width).step_by(N) {
+                let count = rows.count.saturating_sub(first + lane).min(N);
+                let from = rows.values.as_ptr().wrapping_add((first + lane) * rows.stride);
+                for term in (0..terms).step_by(N) {
+                    // SAFETY: `count` rows that hold `terms` numbers, by the check.
+                    let turned: [V; N] =
+                        unsafe { V::load_columns(from.wrapping_add(term), rows.stride, count) };
+                    for (k, numbers) in turned.into_iter().enumerate() {
+                        numbers.store(&mut panel[(term + k) * width + lane..]);
+                    }
+                }
+            }
+            first += width;
+        }
+    }
+}
+
 /// The products of packed weights and columns.
 ///
-/// The columns are `groups` vectors wide: bundles of up to [`BUNDLE`] vectors, each a matrix of
-/// `depth` rows. The result is nested alike, with a row for each row of weights. Every sum has the
+/// The columns stand in bundles of up to [`BUNDLE`] vectors, each a matrix of `depth` rows. The
+/// result is nested alike, with a row for each row of weights. Every sum has the
 /// same order, wherever its column stands.
 #[derive(Debug)]
 pub(crate) struct Products<'a> {
     pub(crate) weights: Panels<'a>,
     /// The panels to multiply; each task writes its own.
     pub(crate) panels: Range<usize>,
-    pub(crate) columns: &'a [f32],
-    pub(crate) groups: usize,
+    pub(crate) columns: Columns<'a>,
     pub(crate) to: Writer<'a>,
     /// Where in `to` the result starts.
     pub(crate) start: usize,
+}
+
+/// Packed columns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns<'a> {
+    pub(crate) values: &'a [f32],
+    /// How many vectors wide they are.
+    pub(crate) groups: usize,
+    /// Rows of each bundle.
+    pub(crate) depth: usize,
+    /// The row that meets the first term of the weights. The sums of later rows are added to what
+    /// those of earlier ones left.
+    pub(crate) first: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// Columns of which every row meets a term of the weights.
+    pub(crate) fn whole(values: &'a [f32], groups: usize, depth: usize) -> Self {
+        Self { values, groups, depth, first: 0 }
+    }
 }
 
 impl Kernel for Products<'_> {
@@ -71,25 +139,26 @@ impl Kernel for Products<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let (Panels { values, depth }, groups) = (self.weights, self.groups);
+        let Panels { values, depth } = self.weights;
+        let Columns { values: columns, groups, depth: height, first } = self.columns;
         let rows = self.weights.len() * PANEL;
-        let columns = &self.columns[..depth * groups * V::LANES];
+        let columns = &columns[..height * groups * V::LANES];
         let out = self.to.at(self.start, rows * groups * V::LANES);
-        assert!(depth > 0 && self.panels.end * PANEL <= rows);
+        assert!(depth > 0 && first + depth <= height && self.panels.end * PANEL <= rows);
         let step = depth.div_ceil(depth.div_ceil(DEPTH));
         for k in (0..depth).step_by(step) {
-            let size = Strip { depth: step.min(depth - k), next: depth * PANEL, add: k > 0 };
+            let size = Strip { depth: step.min(depth - k), next: depth * PANEL, add: first + k > 0 };
             for bundle in (0..groups).step_by(BUNDLE) {
                 let wide = BUNDLE.min(groups - bundle);
                 for panel in self.panels.clone() {
                     // SAFETY: the offsets stay below the lengths checked above: of `size.depth`
                     // · 16 from (panel · depth + k) · 16 on in the weights, of `size.depth` · wide
-                    // vectors from bundle · depth + k · wide on in the columns, of 16 · wide
-                    // vectors from bundle · rows + panel · 16 · wide on in the result. That is
-                    // this task's own, and was written before when k > 0.
+                    // vectors from bundle · height + (first + k) · wide on in the columns, of 16 ·
+                    // wide vectors from bundle · rows + panel · 16 · wide on in the result. That
+                    // is this task's own, and was written before when first + k > 0.
                     unsafe {
                         let u = values.as_ptr().add((panel * depth + k) * PANEL);
-                        let v = columns.as_ptr().add((bundle * depth + k * wide) * V::LANES);
+                        let v = columns.as_ptr().add((bundle * height + (first + k) * wide) * V::LANES);
                         let out = out.add((bundle * rows + panel * PANEL * wide) * V::LANES);
                         match wide {
                             3 => panel_product::<V, 3>(size, u, v, out),
@@ -204,7 +273,8 @@ mod tests {
                 let weights = Panels { values: &packed, depth };
                 let mut out = vec![f32::NAN; weights.len() * PANEL * groups * lanes];
                 let (panels, to) = (0..weights.len(), Writer::over(&mut out));
-                run_at(level, Products { weights, panels, columns: &columns, groups, to, start: 0 });
+                let columns = Columns::whole(&columns, groups, depth);
+                run_at(level, Products { weights, panels, columns, to, start: 0 });
                 for first in (0..groups).step_by(BUNDLE) {
                     let wide = (groups - first).min(BUNDLE) * lanes;
                     let block = &out[first * lanes * weights.len() * PANEL..];

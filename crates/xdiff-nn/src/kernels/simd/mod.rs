@@ -93,6 +93,50 @@ pub(crate) trait Vector: Copy {
             }
         }
     }
+    /// Of `count` rows of N numbers, number j of every row in vector j; 0 in the lanes of absent
+    /// rows. At most 16 numbers and [`LANES`](Vector::LANES) rows.
+    ///
+    /// # Safety
+    /// The rows, `stride` numbers apart, can be read.
+    #[inline(always)]
+    unsafe fn load_columns<const N: usize>(from: *const f32, stride: usize, count: usize) -> [Self; N] {
+        assert!(count <= Self::LANES);
+        let mut columns = [[0.0; 16]; N];
+        for row in 0..count {
+            for (j, column) in columns.iter_mut().enumerate() {
+                // SAFETY: within a row.
+                column[row] = unsafe { *from.add(row * stride + j) };
+            }
+        }
+        let mut vectors = [Self::splat(0.0); N];
+        for (vector, column) in vectors.iter_mut().zip(&columns) {
+            *vector = Self::load(column);
+        }
+        vectors
+    }
+    /// The inverse of [`load_columns`](Vector::load_columns): writes `count` rows of N numbers.
+    ///
+    /// # Safety
+    /// The rows, `stride` numbers apart, can be written, and nobody else uses them meanwhile.
+    #[inline(always)]
+    unsafe fn store_columns<const N: usize>(columns: [Self; N], to: *mut f32, stride: usize, count: usize) {
+        assert!(count <= Self::LANES);
+        for (j, column) in columns.into_iter().enumerate() {
+            let mut lanes = [0.0; 16];
+            column.store(&mut lanes);
+            for (row, number) in lanes.iter().enumerate().take(count) {
+                // SAFETY: within a row.
+                unsafe { *to.add(row * stride + j) = *number };
+            }
+        }
+    }
+    /// The sums of the lanes of each of N ≤ 16 vectors, in the first N numbers of `to`.
+    #[inline(always)]
+    fn sums<const N: usize>(vectors: [Self; N], to: &mut [f32; 16]) {
+        for (vector, to) in vectors.into_iter().zip(to) {
+            *to = vector.sum();
+        }
+    }
     /// self + other.
     fn add(self, other: Self) -> Self;
     /// self − other.

@@ -116,6 +116,50 @@ impl Vector for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn load_columns<const N: usize>(from: *const f32, stride: usize, count: usize) -> [Self; N] {
+        assert!(N <= 16 && count <= 16);
+        let mask = (u16::MAX as u32 >> (16 - N)) as u16;
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (row, to) in rows.iter_mut().enumerate().take(count) {
+                // SAFETY: lanes in the mask lie within a row.
+                *to = _mm512_maskz_loadu_ps(mask, from.add(row * stride));
+            }
+            let turned = transpose(rows);
+            let mut columns = [Self(_mm512_setzero_ps()); N];
+            for (column, turned) in columns.iter_mut().zip(turned) {
+                *column = Self(turned);
+            }
+            columns
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_columns<const N: usize>(columns: [Self; N], to: *mut f32, stride: usize, count: usize) {
+        assert!(N <= 16 && count <= 16);
+        let mask = (u16::MAX as u32 >> (16 - N)) as u16;
+        unsafe {
+            let mut vectors = [_mm512_setzero_ps(); 16];
+            for (vector, column) in vectors.iter_mut().zip(columns) {
+                *vector = column.0;
+            }
+            for (row, numbers) in transpose(vectors).into_iter().enumerate().take(count) {
+                // SAFETY: lanes in the mask lie within a row.
+                _mm512_mask_storeu_ps(to.add(row * stride), mask, numbers);
+            }
+        }
+    }
+    #[inline(always)]
+    fn sums<const N: usize>(vectors: [Self; N], to: &mut [f32; 16]) {
+        assert!(N <= 16);
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (row, vector) in rows.iter_mut().zip(vectors) {
+                *row = vector.0;
+            }
+            _mm512_storeu_ps(to.as_mut_ptr(), sums(rows));
+        }
+    }
+    #[inline(always)]
     fn add(self, other: Self) -> Self {
         Self(unsafe { _mm512_add_ps(self.0, other.0) })
     }
@@ -165,6 +209,72 @@ impl Vector for Avx512 {
     #[inline(always)]
     fn largest(self) -> f32 {
         unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+}
+
+/// Rows and columns of 16 × 16 numbers exchanged.
+///
+/// # Safety
+/// The processor must have AVX-512F.
+#[inline(always)]
+unsafe fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
+    let (mut r, mut t) = (rows, rows);
+    // SAFETY: by the contract.
+    unsafe {
+        // Blocks of 4 × 4 within quarters of vectors: pairs of rows, then pairs of pairs.
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        for i in 0..4 {
+            let (a, b) = (_mm512_castps_pd(t[4 * i]), _mm512_castps_pd(t[4 * i + 1]));
+            let (c, d) = (_mm512_castps_pd(t[4 * i + 2]), _mm512_castps_pd(t[4 * i + 3]));
+            r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+            r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+            r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+            r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+        }
+        // Quarters of vectors: r[4i + k] holds in quarter q the numbers of column 4q + k of rows 4i….
+        for k in 0..4 {
+            let (a, b) = (r[k], r[k + 4]);
+            let (c, d) = (r[k + 8], r[k + 12]);
+            let (e, f) = (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0x44>(c, d));
+            let (g, h) = (_mm512_shuffle_f32x4::<0xee>(a, b), _mm512_shuffle_f32x4::<0xee>(c, d));
+            t[k] = _mm512_shuffle_f32x4::<0x88>(e, f);
+            t[k + 4] = _mm512_shuffle_f32x4::<0xdd>(e, f);
+            t[k + 8] = _mm512_shuffle_f32x4::<0x88>(g, h);
+            t[k + 12] = _mm512_shuffle_f32x4::<0xdd>(g, h);
+        }
+    }
+    t
+}
+
+/// The sum of each of 16 vectors, in the lane of its number.
+///
+/// # Safety
+/// The processor must have AVX-512F.
+#[inline(always)]
+unsafe fn sums(v: [__m512; 16]) -> __m512 {
+    let (mut a, mut b) = ([v[0]; 8], [v[0]; 4]);
+    // SAFETY: by the contract.
+    unsafe {
+        // Halve the numbers of each vector, and the vectors by joining two.
+        for (i, a) in a.iter_mut().enumerate() {
+            let (x, y) = (v[2 * i], v[2 * i + 1]);
+            *a = _mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
+        }
+        for (i, b) in b.iter_mut().enumerate() {
+            let (x, y) = (_mm512_castps_pd(a[2 * i]), _mm512_castps_pd(a[2 * i + 1]));
+            let (low, high) = (_mm512_unpacklo_pd(x, y), _mm512_unpackhi_pd(x, y));
+            *b = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+        }
+        // b[i] holds in each quarter a part of the sums 4i … 4i + 3.
+        let [x, y, z, w] = b;
+        let first = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(x, y), _mm512_shuffle_f32x4::<0xee>(x, y));
+        let second = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(z, w), _mm512_shuffle_f32x4::<0xee>(z, w));
+        let (even, odd) =
+            (_mm512_shuffle_f32x4::<0x88>(first, second), _mm512_shuffle_f32x4::<0xdd>(first, second));
+        _mm512_add_ps(even, odd)
     }
 }
 

@@ -23,8 +23,9 @@ use rayon::prelude::*;
 use self::tiles::{GradTiles, Groups, InputTiles, Loads, Order, OutputTiles, Part, Points, Sizes};
 use self::weights::{WeightGrad, WeightPanel};
 use super::buffer::{Scratch, Writer};
-use super::matrix::{Onto, multiply};
-use super::panels::{BUNDLE, PANEL, Panels, Products};
+use super::dots::{Dots, Rows};
+use super::matrix::Target;
+use super::panels::{BUNDLE, Columns, PANEL, Panels, Products, Turned};
 use super::simd::{Level, run_at};
 use crate::layers::ConvShape;
 
@@ -36,14 +37,19 @@ const TWO_TILES: usize = 9;
 
 /// Transformed weights larger than this (4 MiB) are formed a few channels at a time.
 const SHARED_WEIGHTS: usize = 1 << 20;
-/// Points, or weights, that should fit into a core's second-level cache.
+/// Transformed weights that are formed at once, about as many as that cache holds.
+const WEIGHT_VALUES: usize = 300_000;
+/// Points that should fit into a core's second-level cache.
 const BLOCK_VALUES: usize = 250_000;
 /// Points of the input that are held at once when weights are formed a few channels at a time
-/// (8 MiB).
-const HELD_VALUES: usize = 2 << 20;
+/// (20 MiB).
+const HELD_VALUES: usize = 5 << 20;
 /// Points of the input and of the output's gradient, and sums for the weights' gradient, that are
 /// held at once (16 MiB each).
 const GRAD_VALUES: usize = 4 << 20;
+
+/// Vectors of tiles from which on sums run along the rows of points.
+const LONG_SUMS: usize = 32;
 
 /// The outputs that one tile covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +144,12 @@ fn chunks(n: usize, step: usize) -> Vec<Range<usize>> {
     (0..n).step_by(step).map(|i| i..(i + step).min(n)).collect()
 }
 
+/// At most `count` ranges of almost equal length that cover 0..n, none of them empty.
+fn parts(n: usize, count: usize) -> Vec<Range<usize>> {
+    let count = count.clamp(1, n.max(1));
+    (0..count).map(|i| n * i / count..n * (i + 1) / count).filter(|part| !part.is_empty()).collect()
+}
+
 /// The points of all weights.
 #[derive(Clone, Copy)]
 struct Weights<'a> {
@@ -184,11 +196,17 @@ impl Convolution<'_> {
         }
     }
 
-    /// The transform of one panel of the weights into its place of packed weights.
-    fn weights<const M: usize>(&self, w: &[f32], panel: usize, place: (usize, usize), to: Writer<'_>) {
+    /// Transforms the weights of one panel, for some input channels, into its place of packed weights.
+    fn weights<const M: usize>(
+        &self,
+        w: &[f32],
+        (panel, inputs): (usize, Range<usize>),
+        place: (usize, usize),
+        to: Writer<'_>,
+    ) {
         let (s, turned, matrix) = (self.s, self.turned, &transform::filter_matrix(M));
         let size = if turned { (s.inputs, s.outputs) } else { (s.outputs, s.inputs) };
-        run_at(self.level, WeightPanel::<M> { w, size, turned, panel, place, matrix, to });
+        run_at(self.level, WeightPanel::<M> { w, size, turned, panel, inputs, place, matrix, to });
     }
 
     /// The points of `groups` groups, of the input and of some panels of output channels.
@@ -198,18 +216,20 @@ impl Convolution<'_> {
         (input, Points { channels: panels * PANEL, ..input })
     }
 
-    /// The products for all points.
+    /// The products for all points. The weights are those of the input channels from `first` on.
     fn products<const M: usize>(
         &self,
         weights: Weights<'_>,
+        first: usize,
         (v, v_points): (&[f32], Points),
         (to, m_points): (Writer<'_>, Points),
     ) {
+        let (groups, depth) = (v_points.groups, v_points.channels);
         for point in 0..(M + 2) * (M + 2) {
-            let columns = &v[point * v_points.stride()..];
-            let (start, groups) = (point * m_points.stride(), v_points.groups);
+            let columns = Columns { values: &v[point * v_points.stride()..], groups, depth, first };
             let (weights, panels) = (weights.point(point), 0..weights.panels);
-            run_at(self.level, Products { weights, panels, columns, groups, to, start });
+            let start = point * m_points.stride();
+            run_at(self.level, Products { weights, panels, columns, to, start });
         }
     }
 
@@ -225,14 +245,16 @@ impl Convolution<'_> {
         let panels = s.outputs.div_ceil(PANEL);
         let mut values = Scratch::take(n * weights::stride(s.inputs, panels));
         let to = Writer::over(&mut values);
-        (0..panels).into_par_iter().for_each(|panel| self.weights::<M>(w, panel, (panel, panels), to));
+        (0..panels).into_par_iter().for_each(|panel| {
+            self.weights::<M>(w, (panel, 0..s.inputs), (panel, panels), to);
+        });
         let weights = Weights { values: &values, inputs: s.inputs, panels };
         // Whole bundles that fit the cache, as many blocks as threads or a multiple of that.
         let threads = rayon::current_num_threads();
         let group = n * (s.inputs + panels * PANEL) * self.level.lanes();
         let fitting = (BLOCK_VALUES / group / BUNDLE).clamp(1, 2) * BUNDLE;
         let wanted = all.len().div_ceil(fitting).next_multiple_of(threads);
-        let blocks = chunks(all.len(), all.len().div_ceil(wanted.max(1)).max(1));
+        let blocks = parts(all.len(), wanted);
         blocks.into_par_iter().with_max_len(1).for_each(|block| {
             let (v_points, m_points) = self.points(block.len(), panels);
             let mut v = Scratch::take(n * v_points.stride());
@@ -240,7 +262,7 @@ impl Convolution<'_> {
             let part = |points| Part { s, all, first: block.start, points };
             let to = Writer::over(&mut v);
             run_at(self.level, InputTiles::<M> { part: part(v_points), loads, x, channels: 0..s.inputs, to });
-            self.products::<M>(weights, (&v, v_points), (Writer::over(&mut m), m_points));
+            self.products::<M>(weights, 0, (&v, v_points), (Writer::over(&mut m), m_points));
             let (part, channels) = (part(m_points), 0..s.outputs);
             run_at(self.level, OutputTiles::<M> { part, from: &m, bias, channels, y });
         });
@@ -255,29 +277,35 @@ impl Convolution<'_> {
         y: Writer<'_>,
     ) {
         let (s, n, threads) = (self.s, (M + 2) * (M + 2), rayon::current_num_threads());
-        let wide = (BLOCK_VALUES / (n * s.inputs * PANEL)).clamp(1, 4);
+        let panels = s.outputs.div_ceil(PANEL);
+        let wide = (panels / 16).clamp(1, 2);
+        // Input channels whose weights are formed at once.
+        let depth = (WEIGHT_VALUES / (n * wide * PANEL)).clamp(1, s.inputs);
         let group = n * s.inputs.max(wide * PANEL) * self.level.lanes();
+        let sets = parts(panels, panels.div_ceil(wide).next_multiple_of(threads));
         for held in chunks(all.len(), (HELD_VALUES / group).max(BUNDLE)) {
             let part = |points| Part { s, all, first: held.start, points };
             let v_points = self.points(held.len(), 0).0;
             let mut v = Scratch::take(n * v_points.stride());
             let to = Writer::over(&mut v);
-            let channels = chunks(s.inputs, s.inputs.div_ceil(4 * threads));
+            let channels = parts(s.inputs, 4 * threads);
             channels.into_par_iter().with_max_len(1).for_each(|channels| {
                 run_at(self.level, InputTiles::<M> { part: part(v_points), loads, x, channels, to });
             });
-            let sets = chunks(s.outputs.div_ceil(PANEL), wide);
-            sets.into_par_iter().with_max_len(1).for_each(|set| {
+            sets.par_iter().with_max_len(1).for_each(|set| {
                 let panels = set.len();
-                let mut values = Scratch::take(n * weights::stride(s.inputs, panels));
-                let to = Writer::over(&mut values);
-                for (place, panel) in set.clone().enumerate() {
-                    self.weights::<M>(w, panel, (place, panels), to);
-                }
-                let weights = Weights { values: &values, inputs: s.inputs, panels };
                 let m_points = self.points(held.len(), panels).1;
                 let mut m = Scratch::take(n * m_points.stride());
-                self.products::<M>(weights, (&v, v_points), (Writer::over(&mut m), m_points));
+                let mut values = Scratch::take(n * weights::stride(depth, panels));
+                for inputs in chunks(s.inputs, depth) {
+                    let to = Writer::over(&mut values);
+                    for (place, panel) in set.clone().enumerate() {
+                        self.weights::<M>(w, (panel, inputs.clone()), (place, panels), to);
+                    }
+                    let weights = Weights { values: &values, inputs: inputs.len(), panels };
+                    let sums = (Writer::over(&mut m), m_points);
+                    self.products::<M>(weights, inputs.start, (&v, v_points), sums);
+                }
                 let channels = set.start * PANEL..(set.end * PANEL).min(s.outputs);
                 run_at(self.level, OutputTiles::<M> { part: part(m_points), from: &m, bias, channels, y });
             });
@@ -302,30 +330,28 @@ fn weight_grad_at<const M: usize>(level: Level, s: &ConvShape, dy: &[f32], x: &[
         let mut w = Scratch::take(n * w_points.stride());
         let part = |points| Part { s: &sizes, all: &all, first: held.start, points };
         let (to_v, to_w) = (Writer::over(&mut v), Writer::over(&mut w));
-        let parts = |channels: usize| chunks(channels, channels.div_ceil(4 * threads));
         rayon::join(
             || {
-                parts(inputs).into_par_iter().with_max_len(1).for_each(|channels| {
+                parts(inputs, 4 * threads).into_par_iter().with_max_len(1).for_each(|channels| {
                     let part = part(v_points);
                     run_at(level, InputTiles::<M> { part, loads: &x_loads, x, channels, to: to_v });
                 });
             },
             || {
-                parts(outputs).into_par_iter().with_max_len(1).for_each(|channels| {
+                parts(outputs, 4 * threads).into_par_iter().with_max_len(1).for_each(|channels| {
                     let part = part(w_points);
                     run_at(level, GradTiles::<M> { part, loads: &y_loads, dy, channels, to: to_w });
                 });
             },
         );
-        let tiles = held.len() * lanes;
         for channels in chunks(outputs, rows) {
-            // A line more than needed for each point, against cache conflicts.
-            let stride = inputs * channels.len() + 16;
-            let mut sums = Scratch::take(n * stride);
-            sums.par_chunks_exact_mut(stride).with_max_len(1).enumerate().for_each(|(point, sums)| {
-                let (v, w) = (v_points.matrix(&v, point, tiles), w_points.matrix(&w, point, tiles));
-                let sums = &mut sums[..inputs * channels.len()];
-                multiply(sums, Onto::Replace, w.part(channels.clone(), 0..tiles), v.t());
+            let sums = Sums::new(level, inputs, channels.len(), held.len());
+            let mut values = Scratch::take(n * sums.points.stride());
+            let to = Writer::over(&mut values);
+            (0..n).into_par_iter().with_max_len(1).for_each(|point| {
+                let a = w_points.rows(&w, point, channels.clone());
+                let b = v_points.rows(&v, point, 0..inputs);
+                sums.product(a, b, to, point);
             });
             channels.into_par_iter().enumerate().for_each(|(row, output)| {
                 let size = inputs * 9;
@@ -335,9 +361,57 @@ fn weight_grad_at<const M: usize>(level: Level, s: &ConvShape, dy: &[f32], x: &[
                 }
                 // SAFETY: as above, and set before.
                 let to = unsafe { dw.slice(output * size, size) };
-                let sums = &sums[row * inputs..];
-                run_at(level, WeightGrad::<M> { sums, stride, matrix, inputs, add: turn > 0, to });
+                let (sums, from) = (sums.points, &values);
+                run_at(level, WeightGrad::<M> { from, sums, row, matrix, inputs, add: turn > 0, to });
             });
+        }
+    }
+}
+
+/// Sums over tiles for each pair of channels, for all points.
+#[derive(Clone, Copy)]
+struct Sums {
+    level: Level,
+    /// A row for each output channel, with the input channels in its lanes.
+    points: Points,
+    /// Vectors of tiles that are summed.
+    vectors: usize,
+}
+
+impl Sums {
+    /// Sums for `outputs` rows over so many vectors of tiles.
+    fn new(level: Level, inputs: usize, outputs: usize, vectors: usize) -> Self {
+        let (order, channels) = if vectors < LONG_SUMS {
+            (Order::Bundles, outputs.next_multiple_of(PANEL))
+        } else {
+            (Order::Channels, outputs)
+        };
+        let lanes = level.lanes();
+        Self { level, points: Points { groups: inputs.div_ceil(lanes), channels, lanes, order }, vectors }
+    }
+
+    /// The sums of one point over rows `a` of the output's gradient and `b` of the input. Short ones
+    /// over packed operands, since adding up the lanes would cost too much.
+    fn product(&self, a: Rows<'_>, b: Rows<'_>, to: Writer<'_>, point: usize) {
+        let Self { level, points, vectors } = *self;
+        let start = point * points.stride();
+        match points.order {
+            Order::Channels => {
+                let to = Target { writer: to, start, stride: points.row() };
+                run_at(level, Dots { a, b, vectors, to, add: false });
+            }
+            Order::Bundles => {
+                let (terms, groups) = (vectors * level.lanes(), points.groups);
+                let mut weights = Scratch::take(points.channels * terms);
+                run_at(level, Turned { rows: a, terms, width: (PANEL, PANEL), to: &mut weights });
+                let mut columns = Scratch::take(points.row() * terms);
+                let last = (groups - 1) % BUNDLE + 1;
+                let width = (BUNDLE * level.lanes(), last * level.lanes());
+                run_at(level, Turned { rows: b, terms, width, to: &mut columns });
+                let weights = Panels { values: &weights, depth: terms };
+                let (panels, columns) = (0..weights.len(), Columns::whole(&columns, groups, terms));
+                run_at(level, Products { weights, panels, columns, to, start });
+            }
         }
     }
 }

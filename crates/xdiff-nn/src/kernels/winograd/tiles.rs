@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::transform::{self, Column, POINTS};
 use crate::kernels::buffer::Writer;
-use crate::kernels::matrix::Matrix;
+use crate::kernels::dots::Rows;
 use crate::kernels::panels::BUNDLE;
 use crate::kernels::simd::{Kernel, Vector, prefetch};
 
@@ -240,14 +240,14 @@ impl Points {
         }
     }
 
-    /// The tiles of one point, a row for each channel; for [`Order::Channels`].
-    pub(super) fn matrix<'a>(&self, values: &'a [f32], point: usize, tiles: usize) -> Matrix<'a> {
-        let data = &values[point * self.stride()..];
-        Matrix { data, size: [self.channels, tiles], stride: [self.row(), 1] }
+    /// The tiles of one point, a row for each of some channels; for [`Order::Channels`].
+    pub(super) fn rows<'a>(&self, values: &'a [f32], point: usize, channels: Range<usize>) -> Rows<'a> {
+        let values = &values[point * self.stride() + channels.start * self.row()..];
+        Rows { values, count: channels.len(), stride: self.row() }
     }
 
     /// Where point 0 of a channel's tiles stands.
-    fn place(&self, group: usize, channel: usize) -> usize {
+    pub(super) fn place(&self, group: usize, channel: usize) -> usize {
         match self.order {
             Order::Bundles => {
                 let first = group / BUNDLE * BUNDLE;

@@ -1,0 +1,9 @@
+//! Networks: `cargo bench -p xdiff-benches --bench models -- reference/forward`.
+
+mod harness;
+
+use xdiff_benches::catalogue;
+
+fn main() {
+    harness::run(catalogue::models());
+}
