@@ -35,8 +35,8 @@ pub enum Precision {
     /// product to bf16 (8 significant bits, to the nearest, ties to even) and sum the products in
     /// f32. Inputs, weights and results stay f32. A factor is off by at most 2⁻⁹ of itself, so a
     /// product by 2⁻⁸; since errors of both signs meet, a layer's result is off by about 0.25 % of
-    /// its root mean square, whatever the length of the sums. Numbers above 3.39e38 count as infinite, those
-    /// below 1.2e-38 may count as 0.
+    /// its root mean square, whatever the length of the sums. Numbers above 3.39e38 count as
+    /// infinite, those below 1.2e-38 may count as 0.
     ///
     /// Whether f32 is taken depends on the processor and on the shape of one sample, so a sample's
     /// result depends neither on its batch nor on the number of threads. Between processors it

@@ -12,7 +12,7 @@
 //! | operation, of untracked f32 tensors | with AVX-512 BF16 | with AMX | else |
 //! |---|---|---|---|
 //! | linear layer, at least 16 rows a sample, 32 inputs and outputs | bf16 | bf16 | f32 |
-//! | convolution without groups, at least 32 channels in and out, [`choice::POSITIONS`] positions a sample, that Winograd does not serve | bf16 | bf16 | f32 |
+//! | convolution without groups, at least 32 channels in and out, 16 positions a sample (32 for strided windows of more than 4 Mi weights), that Winograd does not serve | bf16 | bf16 | f32 |
 //! | the same that Winograd serves (3×3, stride 1) | f32 | bf16 | f32 |
 //! | attention, everything else | f32 | f32 | f32 |
 //!
@@ -28,10 +28,11 @@
 //! # How it is tested
 //!
 //! All levels share packing, layout and the division of work; they differ in the product of one
-//! block ([`block`]). [`Level::Portable`] says what that is. [`Level::Emulated`] runs AMX's block,
-//! its loads, strides and order of tiles included, with each instruction replaced by the
-//! manual's pseudocode, on any processor. The instructions themselves run in the same tests where
-//! the processor has AMX; the figures above were taken on one that has only AVX-512 BF16.
+//! block ([`block`]). [`Level::Portable`] says what that is. In tests, the level `Emulated` runs
+//! AMX's block, its loads, strides and order of tiles included, with each instruction replaced by
+//! the manual's pseudocode, on any processor. The instructions themselves run in the same tests
+//! where the processor has AMX; the figures above were taken on one that has only AVX-512 BF16, so
+//! AMX's instructions have not been run or timed.
 
 mod amx;
 mod block;

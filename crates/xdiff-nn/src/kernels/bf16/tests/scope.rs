@@ -131,6 +131,7 @@ fn small_layers_and_those_of_winograd_keep_f32() {
         ("one row a sample", plain, randn(1, &[64, 320]), randn(2, &[320, 320])),
         ("short sums", plain, randn(1, &[2, 64, 16]), randn(2, &[320, 16])),
         ("few channels", strided, randn(1, &[2, 3, 32, 32]), randn(2, &[64, 3, 3, 3])),
+        ("weights that cost much to pack", strided, randn(1, &[1, 720, 8, 8]), randn(2, &[720, 720, 3, 3])),
         (
             "a group for each channel",
             |x, w| conv2d(x, w, None, &ConvGeometry { groups: 64, ..Default::default() }),
