@@ -173,12 +173,6 @@ impl ConvShape {
     pub(crate) fn group_channels(&self) -> (usize, usize) {
         (self.in_channels / self.geometry.groups, self.out_channels / self.geometry.groups)
     }
-
-    /// Whether the window is one pixel that visits every pixel, so that the input is its own
-    /// unfolding.
-    pub(crate) fn is_pointwise(&self) -> bool {
-        self.kernel == (1, 1) && self.geometry.stride == (1, 1) && self.geometry.padding == Padding::default()
-    }
 }
 
 /// How many windows fit along one axis; none when not even one does or sizes overflow.
