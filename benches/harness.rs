@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use xdiff_benches::workload::{Prepared, Workload};
-use xdiff_examples::one_thread_pool;
+use xdiff_examples::tune_process;
 
 /// Runs those workloads that the command line asks for. Rates count floating-point operations as
 /// elements, or bytes where there are none.
 pub(crate) fn run(workloads: Vec<Workload>) {
-    one_thread_pool();
+    tune_process();
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))

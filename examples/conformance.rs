@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use xdiff_examples::conformance::{check, find, ops};
-use xdiff_examples::one_thread_pool;
+use xdiff_examples::tune_process;
 
 /// Compares each case under the given folders with what xdiff computes.
 #[derive(Parser)]
@@ -22,7 +22,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    one_thread_pool();
+    tune_process();
     let args = Args::parse();
     if args.list {
         ops().for_each(|op| println!("{op}"));

@@ -21,7 +21,7 @@ use xdiff_examples::mri::preset::Preset;
 use xdiff_examples::mri::sampling::{self, Sampled};
 use xdiff_examples::mri::source::{self, MriData};
 use xdiff_examples::mri::{report, store};
-use xdiff_examples::{AnyError, one_thread_pool};
+use xdiff_examples::{AnyError, tune_process};
 
 /// Mask-conditioned diffusion for MRI.
 #[derive(Parser)]
@@ -202,7 +202,7 @@ fn run(command: Command) -> Result<(), AnyError> {
 }
 
 fn main() -> ExitCode {
-    one_thread_pool();
+    tune_process();
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

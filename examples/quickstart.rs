@@ -14,7 +14,7 @@ use xdiff::core::train::Outcome;
 use xdiff::data::MaskKind;
 use xdiff_examples::mri::preset::Preset;
 use xdiff_examples::mri::{model, report, sampling, source};
-use xdiff_examples::{AnyError, one_thread_pool};
+use xdiff_examples::{AnyError, tune_process};
 
 /// Trains a small mask-conditioned diffusion model, samples from it and writes a report.
 #[derive(Parser)]
@@ -76,7 +76,7 @@ fn run(args: &Args) -> Result<(), AnyError> {
 }
 
 fn main() -> ExitCode {
-    one_thread_pool();
+    tune_process();
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

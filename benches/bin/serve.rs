@@ -7,7 +7,7 @@ use clap::Parser;
 use xdiff::nn::compute::Path;
 use xdiff_benches::machine::Peak;
 use xdiff_benches::{catalogue, serve};
-use xdiff_examples::{AnyError, one_thread_pool};
+use xdiff_examples::{AnyError, tune_process};
 
 /// Workloads for a driver.
 #[derive(Debug, Parser)]
@@ -34,7 +34,7 @@ struct What {
 }
 
 fn main() -> Result<(), AnyError> {
-    one_thread_pool();
+    tune_process();
     let args = Args::parse();
     if args.what.list {
         println!("{}", serde_json::to_string(&catalogue::all())?);

@@ -1,6 +1,7 @@
 //! The type that products are computed in.
 
 use serde::Serialize;
+use xdiff::nn::compute::{self, Bf16Support, bf16_support, with_precision};
 use xdiff_examples::AnyError;
 
 /// In which type a workload computes.
@@ -17,11 +18,14 @@ impl Precision {
     /// Runs `work` with this precision.
     ///
     /// # Errors
-    /// Those of `work`; and any work in [`Precision::Bf16`] fails, since no kernel computes in it.
+    /// Those of `work`; and [`Precision::Bf16`] fails on a processor without such products.
     pub fn within<T>(self, work: impl FnOnce() -> Result<T, AnyError>) -> Result<T, AnyError> {
         match self {
             Self::F32 => work(),
-            Self::Bf16 => Err("there are no kernels for bf16".into()),
+            Self::Bf16 if bf16_support() == Bf16Support::None => {
+                Err("this processor has no products of bf16 numbers".into())
+            }
+            Self::Bf16 => with_precision(compute::Precision::Bf16, work),
         }
     }
 }

@@ -12,7 +12,7 @@ use xdiff::core::cancel::CancelToken;
 use xdiff::core::train::Outcome;
 use xdiff_examples::mri::preset::Preset;
 use xdiff_examples::mri::{model, source};
-use xdiff_examples::{AnyError, one_thread_pool};
+use xdiff_examples::{AnyError, tune_process};
 
 fn run(folder: &Path, steps: usize) -> Result<Outcome, AnyError> {
     let cancel = CancelToken::new();
@@ -28,7 +28,7 @@ fn run(folder: &Path, steps: usize) -> Result<Outcome, AnyError> {
 }
 
 fn main() -> ExitCode {
-    one_thread_pool();
+    tune_process();
     let mut args = std::env::args().skip(1);
     let (Some(folder), Some(Ok(steps))) = (args.next(), args.next().map(|s| s.parse())) else {
         eprintln!("usage: tiny-training FOLDER STEPS");
