@@ -88,8 +88,8 @@ fn column_maxima<V: Vector>(rows: &[f32], to: &mut [f32]) {
     }
 }
 
-/// dL/dx of a plane whose windows all have a number above −∞ and no NaN.
-pub(super) struct Shares<'a> {
+/// dL/dx of a plane whose windows, `STRIDE` apart, all have a number above −∞ and no NaN.
+pub(super) struct Shares<'a, const STRIDE: usize> {
     pub(super) windows: &'a Windows,
     pub(super) even: Even,
     pub(super) width: usize,
@@ -99,7 +99,7 @@ pub(super) struct Shares<'a> {
     pub(super) dx: &'a mut [Unset],
 }
 
-impl Kernel for Shares<'_> {
+impl<const STRIDE: usize> Kernel for Shares<'_, STRIDE> {
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(self) {
@@ -108,7 +108,7 @@ impl Kernel for Shares<'_> {
         let cells = self.even.cells(self.windows, width, V::LANES);
         let shape = RowShape { even: self.even, slots, cells };
         let mut scratch = Scratch::take(shape.size(V::LANES));
-        let mut rows = OpenRows::new::<V>(shape, &mut scratch);
+        let mut rows = OpenRows::<STRIDE>::new::<V>(shape, &mut scratch);
         let x = &self.x[..self.dx.len()];
         // The rows from `done` to `next` are open.
         let (mut done, mut next) = (0, 0);
@@ -165,8 +165,9 @@ impl RowShape {
     }
 }
 
-/// The rows that the windows at work cover, split, and the gradients that they have been given.
-struct OpenRows<'a> {
+/// The rows that the windows at work cover, split into `STRIDE` parts, and the gradients that they
+/// have been given.
+struct OpenRows<'a, const STRIDE: usize> {
     shape: RowShape,
     /// A padded line, −∞ at its ends.
     padded: &'a mut [f32],
@@ -176,7 +177,7 @@ struct OpenRows<'a> {
     shares: &'a mut [f32],
 }
 
-impl<'a> OpenRows<'a> {
+impl<'a, const STRIDE: usize> OpenRows<'a, STRIDE> {
     #[inline(always)]
     fn new<V: Vector>(shape: RowShape, scratch: &'a mut [f32]) -> Self {
         let (line, shares) = shape.row(V::LANES);
@@ -192,12 +193,12 @@ impl<'a> OpenRows<'a> {
     /// Takes a row of pixels, without gradients yet.
     #[inline(always)]
     fn open<V: Vector>(&mut self, row: usize, pixels: &[f32]) {
-        let RowShape { even: Even { stride, padding, .. }, slots, cells } = self.shape;
+        let RowShape { even: Even { padding, .. }, slots, cells } = self.shape;
         let (line, shares) = self.shape.row(V::LANES);
         let slot = row % slots;
         self.padded[padding..padding + pixels.len()].copy_from_slice(pixels);
         let x = &mut self.x[slot * line..(slot + 1) * line];
-        if stride == 1 {
+        if STRIDE == 1 {
             x.copy_from_slice(self.padded);
         } else {
             let (evens, odds) = x.split_at_mut(cells);
@@ -215,15 +216,14 @@ impl<'a> OpenRows<'a> {
     /// the pixels of a row that are as large; what is left then.
     #[inline(always)]
     fn share<V: Vector>(&mut self, row: usize, first: usize, y: V, mut left: V) -> V {
-        let RowShape { even: Even { kernel, stride, .. }, slots, cells } = self.shape;
+        let RowShape { even: Even { kernel, .. }, slots, cells } = self.shape;
         let (line, shares) = self.shape.row(V::LANES);
         let slot = row % slots;
         let x = &self.x[slot * line..(slot + 1) * line];
         let shares = &mut self.shares[slot * shares..(slot + 1) * shares];
         let zero = V::splat(0.0);
         for (v, shares) in shares.chunks_exact_mut(cells + V::LANES).enumerate().take(kernel) {
-            let (part, shift) = if stride == 1 { (0, v) } else { (v % 2 * cells, v / 2) };
-            let x = V::load(&x[part + first + shift..]);
+            let x = V::load(&x[v % STRIDE * cells + first + v / STRIDE..]);
             let shares = &mut shares[V::LANES + first..];
             V::load(shares).add(x.where_below(y, zero, left)).store(shares);
             left = x.where_below(y, left, zero);
@@ -238,18 +238,20 @@ impl<'a> OpenRows<'a> {
             dx.fill(Unset::new(0.0));
             return;
         }
-        let RowShape { even: Even { stride, padding, kernel }, slots, cells } = self.shape;
+        let RowShape { even: Even { padding, kernel, .. }, slots, cells } = self.shape;
         let (_, shares) = self.shape.row(V::LANES);
         let slot = row % slots;
         let shares = &self.shares[slot * shares..(slot + 1) * shares];
         for cell in (0..cells - V::LANES + 1).step_by(V::LANES) {
-            let mut sums = [V::splat(0.0); 2];
-            for (v, shares) in shares.chunks_exact(cells + V::LANES).enumerate().take(kernel) {
-                let sum = &mut sums[v % stride];
-                *sum = sum.add(V::load(&shares[V::LANES + cell - v / stride..]));
+            let mut sums = [V::splat(0.0); STRIDE];
+            for (part, sum) in sums.iter_mut().enumerate() {
+                for v in (part..kernel).step_by(STRIDE) {
+                    let shares = &shares[v * (cells + V::LANES) + V::LANES + cell - v / STRIDE..];
+                    *sum = sum.add(V::load(shares));
+                }
             }
-            let to = &mut self.gradient[cell * stride..];
-            if stride == 1 { sums[0].store(to) } else { V::join(sums, to) }
+            let to = &mut self.gradient[cell * STRIDE..];
+            if STRIDE == 1 { sums[0].store(to) } else { V::join(sums, to) }
         }
         dx.write_copy_of_slice(&self.gradient[padding..padding + dx.len()]);
     }

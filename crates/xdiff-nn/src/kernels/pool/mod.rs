@@ -81,11 +81,15 @@ pub(crate) fn max_grad(
             dx.par_chunks_mut(pixels).zip(planes).for_each(|(dx, (x, (y, dy)))| {
                 // A window without a number above −∞ is told apart by its pixels' places only.
                 let even = even.filter(|_| y.iter().all(|y| *y > f32::NEG_INFINITY));
+                let width = size.1;
                 match even {
-                    Some(even) => dispatch(Shares { windows, even, width: size.1, x, y, dy, dx }),
+                    Some(even) if even.stride == 1 => {
+                        dispatch(Shares::<1> { windows, even, width, x, y, dy, dx });
+                    }
+                    Some(even) => dispatch(Shares::<2> { windows, even, width, x, y, dy, dx }),
                     None => {
                         let dx = zeros(dx);
-                        each_maximum(size.1, windows, x, |out, pixel| dx[pixel] += dy[out]);
+                        each_maximum(width, windows, x, |out, pixel| dx[pixel] += dy[out]);
                     }
                 }
             });
