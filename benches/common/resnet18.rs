@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use xdiff::nn::layers::{
     Activation, BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig, Linear, Mode, Pool2d,
-    adaptive_avg_pool2d, max_pool2d,
+    adaptive_avg_pool2d, add, max_pool2d,
 };
 use xdiff::nn::optim::{AdamW, AdamWConfig, backward};
 use xdiff::nn::{Params, Result, Rng};
@@ -105,7 +105,7 @@ impl ResNet18 {
 
     /// x (B, 3, H, W) → (B, 1000).
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = Activation::Relu.apply(&self.stem.forward(x)?)?;
+        let x = self.stem.forward(x, Activation::Relu)?;
         let mut x = max_pool2d(&x, &Pool2d { padding: (1, 1), ..Pool2d::new(3, 2) })?;
         for block in &self.blocks {
             x = block.forward(&x)?;
@@ -129,8 +129,8 @@ impl Normed {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.norm.forward(&self.conv.forward(x)?, Mode::Train)
+    fn forward(&self, x: &Tensor, act: Activation) -> Result<Tensor> {
+        self.norm.forward_act(&self.conv.forward(x)?, Mode::Train, act)
     }
 }
 
@@ -154,13 +154,13 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = Activation::Relu.apply(&self.first.forward(x)?)?;
-        let y = self.second.forward(&y)?;
+        let y = self.first.forward(x, Activation::Relu)?;
+        let y = self.second.forward(&y, Activation::Identity)?;
         let past = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(x)?,
+            Some(shortcut) => shortcut.forward(x, Activation::Identity)?,
             None => x.clone(),
         };
-        Activation::Relu.apply(&(y + past)?)
+        Activation::Relu.apply(&add(&y, &past)?)
     }
 }
 

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use xdiff::nn::layers::{
     Activation, AttentionOptions, BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig, GroupNorm, LayerNorm,
-    Linear, Mode, Pool2d, attention, avg_pool2d, max_pool2d, softmax_last_dim, upsample_nearest2d,
+    Linear, Mode, Pool2d, add, attention, avg_pool2d, max_pool2d, softmax_last_dim, upsample_nearest2d,
 };
 use xdiff::nn::{Params, Result as NnResult};
 use xdiff_examples::AnyError;
@@ -67,8 +67,7 @@ pub(crate) fn layer(op: &Op, params: &Params) -> Result<Layer, AnyError> {
                 Pooling::Avg => Box::new(move |x| avg_pool2d(&x[0], &pool)),
             }
         }
-        Op::Add { .. } => Box::new(|x| Ok((&x[0] + &x[1])?)),
-        Op::AddChannels { .. } => Box::new(|x| Ok(x[0].broadcast_add(&x[1])?)),
+        Op::Add { .. } | Op::AddChannels { .. } => Box::new(|x| add(&x[0], &x[1])),
         Op::Cat { .. } => Box::new(|x| Ok(Tensor::cat(x, 1)?)),
         Op::AdamW { .. } | Op::Ema { .. } => {
             return Err(format!("`{}` is a step, not a layer", op.name()).into());

@@ -1,7 +1,7 @@
 //! Self-attention over the positions of a feature map.
 
 use candle_core::Tensor;
-use xdiff_nn::layers::{AttentionOptions, GroupNorm, Linear, attend};
+use xdiff_nn::layers::{AttentionOptions, GroupNorm, Linear, add, attend};
 use xdiff_nn::tap::visit;
 use xdiff_nn::{Params, Tap};
 
@@ -68,7 +68,7 @@ impl SelfAttention {
         let y = attend(&q, &k, &v, &AttentionOptions::default(), &self.site, tap)?;
         let y = y.transpose(1, 2)?.contiguous()?.reshape((b, h * w, ()))?;
         let y = self.to_out.forward(&y)?.transpose(1, 2)?.contiguous()?.reshape((b, c, h, w))?;
-        let y = (y + x)?;
+        let y = add(&y, x)?;
         let y = if self.scale == 1.0 { y } else { (y / self.scale)? };
         Ok(visit(tap, &self.site, y)?)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use xdiff_nn::layers::{
-    Activation, Conv2d, Conv2dConfig, GroupNorm, Linear, Pool2d, avg_pool2d, dropout, upsample_nearest2d,
+    Activation, Conv2d, Conv2dConfig, GroupNorm, Linear, Pool2d, add, avg_pool2d, dropout, upsample_nearest2d,
 };
 use xdiff_nn::tap::visit;
 use xdiff_nn::{Params, Rng, Tap};
@@ -110,7 +110,7 @@ impl ResnetBlock {
             .unsqueeze(2)?
             .unsqueeze(3)?;
         let h = match self.time {
-            TimeScaleShift::Default => self.norm2.forward_act(&h.broadcast_add(&time)?, self.activation)?,
+            TimeScaleShift::Default => self.norm2.forward_act(&add(&h, &time)?, self.activation)?,
             TimeScaleShift::ScaleShift => {
                 let parts = time.chunk(2, 1)?;
                 let h = self.norm2.forward(&h)?;
@@ -127,7 +127,7 @@ impl ResnetBlock {
             Some(conv) => conv.forward(&x)?,
             None => x,
         };
-        let y = (x + h)?;
+        let y = add(&x, &h)?;
         let y = if self.scale == 1.0 { y } else { (y / self.scale)? };
         Ok(visit(pass.tap, &self.site, y)?)
     }

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+use super::simd::Unset;
+
 /// An output under construction: memory for a number of values, none of them set yet.
 ///
 /// Fresh memory is not cleared, since a kernel writes every value anyway.
@@ -101,6 +103,15 @@ impl<'a> Writer<'a> {
             // SAFETY: inside, by `at`.
             unsafe { first.add(i).write(value + term) };
         }
+    }
+
+    /// `len` values from `start` on that need not be set.
+    ///
+    /// # Safety
+    /// No other task touches them while the slice lives.
+    pub(crate) unsafe fn part(&self, start: usize, len: usize) -> &'a mut [Unset] {
+        // SAFETY: inside, by `at`; unshared, by the contract.
+        unsafe { std::slice::from_raw_parts_mut(self.at(start, len).cast(), len) }
     }
 
     /// `len` values from `start` on.

@@ -1,4 +1,4 @@
-//! Group norm, and its kin whose statistics are given, with an optional SiLU behind it.
+//! Group norm, and its kin whose statistics are given, with an activation behind it.
 
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::activation::{Identity, Pointwise, Silu};
+use super::activation::Pointwise;
 use super::moments::{BLOCK, Centred, Moments};
 use super::simd::{Kernel, Unset, Vector, dispatch, load_part, map, put_part, store_part};
 use super::slices::{Gradients, contiguous, tracked, with_slices, written};
@@ -174,21 +174,11 @@ pub(crate) struct GroupNorm<P> {
     moments: OnceLock<Vec<Moments>>,
 }
 
-impl GroupNorm<Identity> {
-    /// Without an activation.
-    pub(crate) fn plain(shape: Groups, statistics: Statistics) -> Self {
-        Self { act: PhantomData, shape, statistics, moments: OnceLock::new() }
-    }
-}
-
-impl GroupNorm<Silu> {
-    /// With a SiLU behind it.
-    pub(crate) fn silu(shape: Groups, statistics: Statistics) -> Self {
-        Self { act: PhantomData, shape, statistics, moments: OnceLock::new() }
-    }
-}
-
 impl<P: Pointwise> GroupNorm<P> {
+    pub(crate) fn new(_act: P, shape: Groups, statistics: Statistics) -> Self {
+        Self { act: PhantomData, shape, statistics, moments: OnceLock::new() }
+    }
+
     /// The result, and the moments of every group of every sample.
     fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> (Vec<f32>, Vec<Moments>) {
         let Groups { groups, channels, inner } = self.shape;

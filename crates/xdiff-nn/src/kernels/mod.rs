@@ -4,7 +4,9 @@
 //! on the number of threads: every sum has one order, given by shape alone.
 
 pub(crate) mod activation;
+pub(crate) mod add;
 pub(crate) mod attention;
+pub(crate) mod batch_norm;
 pub(crate) mod bf16;
 pub(crate) mod buffer;
 pub(crate) mod conv;

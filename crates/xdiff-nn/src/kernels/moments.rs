@@ -21,22 +21,67 @@ impl Moments {
     /// The moments of a slice.
     #[inline(always)]
     pub(crate) fn of<V: Vector>(x: &[f32], eps: f64) -> Self {
-        let (mut count, mut squares) = (0.0, 0.0);
-        let first = &x[..x.len().min(BLOCK)];
-        let mut mean = f64::from(sums::<V>(first, 0.0).0) / first.len().max(1) as f64;
+        Spread::of::<V>(x, first_mean::<V>(x)).moments(eps)
+    }
+}
+
+/// The count of some numbers, their mean, and the sum of their squared distances from it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spread {
+    count: f64,
+    pub(crate) mean: f64,
+    squares: f64,
+}
+
+impl Spread {
+    /// That of a slice, whose first block is summed around `centre`.
+    #[inline(always)]
+    pub(crate) fn of<V: Vector>(x: &[f32], centre: f64) -> Self {
+        let mut all = Self { count: 0.0, mean: centre, squares: 0.0 };
         for block in x.chunks(BLOCK) {
             let n = block.len() as f64;
-            let centre = mean as f32;
+            let centre = all.mean as f32;
             let (off, around) = sums::<V>(block, centre);
             let (off, around) = (f64::from(off), f64::from(around));
-            let gap = if count > 0.0 { f64::from(centre) + off / n - mean } else { 0.0 };
-            squares += (around - off * off / n).max(0.0) + gap * gap * count * n / (count + n);
-            mean = if count > 0.0 { mean + gap * n / (count + n) } else { f64::from(centre) + off / n };
-            count += n;
+            let mean = f64::from(centre) + off / n;
+            all = all.joined(Self { count: n, mean, squares: (around - off * off / n).max(0.0) });
         }
-        let variance = if count > 0.0 { squares / count } else { 0.0 };
-        Self { mean, rstd: 1.0 / (variance + eps).sqrt() }
+        all
     }
+
+    /// That of two sets of numbers together.
+    #[inline(always)]
+    pub(crate) fn joined(self, other: Self) -> Self {
+        if self.count == 0.0 {
+            return other;
+        }
+        let count = self.count + other.count;
+        let gap = other.mean - self.mean;
+        Self {
+            count,
+            mean: self.mean + gap * other.count / count,
+            squares: self.squares + other.squares + gap * gap * self.count * other.count / count,
+        }
+    }
+
+    /// Mean and 1/√(biased variance + ε).
+    #[inline(always)]
+    pub(crate) fn moments(self, eps: f64) -> Moments {
+        let variance = if self.count > 0.0 { self.squares / self.count } else { 0.0 };
+        Moments { mean: self.mean, rstd: 1.0 / (variance + eps).sqrt() }
+    }
+
+    /// The variance as estimated from a sample of two numbers or more.
+    pub(crate) fn unbiased_variance(self) -> f64 {
+        self.squares / (self.count - 1.0)
+    }
+}
+
+/// The mean of the first block of some numbers; 0 of none.
+#[inline(always)]
+pub(crate) fn first_mean<V: Vector>(x: &[f32]) -> f64 {
+    let first = &x[..x.len().min(BLOCK)];
+    f64::from(sums::<V>(first, 0.0).0) / first.len().max(1) as f64
 }
 
 /// Σ (x − centre) and Σ (x − centre)² over a block.

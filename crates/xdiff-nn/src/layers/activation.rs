@@ -179,6 +179,21 @@ mod tests {
     }
 
     #[test]
+    fn the_slope_of_gelu_is_that_of_f64() {
+        let x: Vec<f64> = (-8000..8000).map(|i| f64::from(i) * 1e-3).collect();
+        let wide = Tensor::new(&x[..], &Device::Cpu).unwrap();
+        let slopes = |x: &Tensor| {
+            let x = Var::from_tensor(x).unwrap();
+            let grads = Activation::Gelu.apply(&x).unwrap().backward().unwrap();
+            grads.get(&x).unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap()
+        };
+        let (exact, got) = (slopes(&wide), slopes(&wide.to_dtype(DType::F32).unwrap()));
+        for ((x, e), g) in x.iter().zip(&exact).zip(&got) {
+            assert!((e - g).abs() <= 4e-7, "{x}: {g}, exactly {e}");
+        }
+    }
+
+    #[test]
     fn corners_have_the_slopes_of_pytorch() {
         for path in [Path::Kernels, Path::Plain] {
             for (act, at, slope) in [
@@ -189,6 +204,8 @@ mod tests {
                 (Activation::Relu, f32::NEG_INFINITY, 0.0),
                 (Activation::Silu, -1e38, 0.0),
                 (Activation::GeluTanh, 1e4, 1.0),
+                (Activation::Gelu, 1e4, 1.0),
+                (Activation::Gelu, -1e4, 0.0),
                 (Activation::Mish, 1e4, 1.0),
             ] {
                 let x = Var::new(&[at], &Device::Cpu).unwrap();

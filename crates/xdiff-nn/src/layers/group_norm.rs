@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::{Activation, cast, working};
 use crate::compute::use_kernel;
+use crate::kernels::activation::{Identity, Silu};
 use crate::kernels::group_norm::{self as kernel, Groups, Statistics};
 use crate::params::{Init, Params};
 use crate::{Error, Result};
@@ -115,15 +116,10 @@ pub fn group_norm(
     if use_kernel(&[x, weight, bias]) {
         let shape = Groups { groups, channels: channels / groups, inner: x.dims()[2..].iter().product() };
         let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
+        let own = Statistics::Own(eps);
         return match act {
-            Activation::Silu => {
-                Ok(x.apply_op3(&weight, &bias, kernel::GroupNorm::silu(shape, Statistics::Own(eps)))?)
-            }
-            _ => act.apply(&x.apply_op3(
-                &weight,
-                &bias,
-                kernel::GroupNorm::plain(shape, Statistics::Own(eps)),
-            )?),
+            Activation::Silu => Ok(x.apply_op3(&weight, &bias, kernel::GroupNorm::new(Silu, shape, own))?),
+            _ => act.apply(&x.apply_op3(&weight, &bias, kernel::GroupNorm::new(Identity, shape, own))?),
         };
     }
     act.apply(&plain(x, groups, weight, bias, eps)?)

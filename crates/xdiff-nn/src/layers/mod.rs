@@ -5,6 +5,7 @@
 //! differentiated again: second derivatives need [`Path::Plain`](crate::compute::Path::Plain).
 
 mod activation;
+mod add;
 mod attention;
 mod batch_norm;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod softmax;
 mod upsample;
 
 pub use activation::Activation;
+pub use add::add;
 pub use attention::{AttentionOptions, attend, attention, attention_probabilities};
 pub use batch_norm::{BatchNorm2d, BatchNormConfig, Mode};
 pub(crate) use conv::ConvShape;

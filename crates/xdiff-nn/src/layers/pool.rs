@@ -8,7 +8,7 @@ use super::conv::count;
 use super::empty::empty;
 use super::resample::{AxisMap, collect, image, resample};
 use crate::compute::use_kernel;
-use crate::kernels::pool as kernel;
+use crate::kernels::pool::{self as kernel, Even, Windows};
 use crate::kernels::slices::{contiguous, tensor, with_slices};
 use crate::{Error, Result};
 
@@ -159,7 +159,8 @@ fn adaptive(op: &'static str, x: &Tensor, size: (usize, usize)) -> Result<(Vec<W
 /// ```
 pub fn max_pool2d(x: &Tensor, pool: &Pool2d) -> Result<Tensor> {
     let (rows, columns) = pool.windows("max_pool2d", x)?;
-    maximum(x, rows, columns)
+    let even = Even { kernel: pool.kernel.1, stride: pool.stride.1, padding: pool.padding.1 };
+    maximum(x, rows, columns, Some(even))
 }
 
 /// The mean of each window; [`Pool2d`] says what it divides by.
@@ -198,7 +199,7 @@ pub fn adaptive_avg_pool2d(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
 /// As [`adaptive_avg_pool2d`].
 pub fn adaptive_max_pool2d(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     let (rows, columns) = adaptive("adaptive_max_pool2d", x, size)?;
-    maximum(x, rows, columns)
+    maximum(x, rows, columns, None)
 }
 
 fn average(
@@ -219,11 +220,11 @@ fn average(
     resample(op, x, &map(h, rows)?, &map(w, columns)?)
 }
 
-fn maximum(x: &Tensor, rows: Vec<Window>, columns: Vec<Window>) -> Result<Tensor> {
+fn maximum(x: &Tensor, rows: Vec<Window>, columns: Vec<Window>, even: Option<Even>) -> Result<Tensor> {
     let inner = |windows: Vec<Window>| windows.into_iter().map(|w| w.inner).collect::<Vec<_>>();
     let (rows, columns) = (inner(rows), inner(columns));
     if use_kernel(&[x]) {
-        Ok(x.contiguous()?.apply_op1(MaxPool { rows, columns })?)
+        Ok(x.contiguous()?.apply_op1(MaxPool(Windows { rows, columns, even }))?)
     } else {
         plain_maximum(x, &rows, &columns)
     }
@@ -259,10 +260,7 @@ fn plain_maximum(x: &Tensor, rows: &[Range<usize>], columns: &[Range<usize>]) ->
     Ok(taps.gather(&keys.argmax_keepdim(2)?, 2)?.reshape(&dims)?)
 }
 
-struct MaxPool {
-    rows: Vec<Range<usize>>,
-    columns: Vec<Range<usize>>,
-}
+struct MaxPool(Windows);
 
 impl CustomOp1 for MaxPool {
     fn name(&self) -> &'static str {
@@ -271,14 +269,16 @@ impl CustomOp1 for MaxPool {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let (b, c, h, w) = layout.shape().dims4()?;
-        let y = kernel::max((h, w), &self.rows, &self.columns, contiguous(x, layout)?);
-        Ok((CpuStorage::F32(y), (b, c, self.rows.len(), self.columns.len()).into()))
+        let y = kernel::max((h, w), &self.0, contiguous(x, layout)?);
+        Ok((CpuStorage::F32(y), (b, c, self.0.rows.len(), self.0.columns.len()).into()))
     }
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+    fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        if !x.track_op() {
+            return Ok(None);
+        }
         let (_, _, h, w) = x.dims4()?;
-        let dx =
-            with_slices([x, grad], |[x, dy]| Ok(kernel::max_grad((h, w), &self.rows, &self.columns, x, dy)))?;
+        let dx = with_slices([x, y, grad], |[x, y, dy]| Ok(kernel::max_grad((h, w), &self.0, x, y, dy)))?;
         Ok(Some(tensor(dx, x.shape())?))
     }
 }
@@ -301,6 +301,9 @@ mod tests {
             ((2, 3), (3, 1), (1, 1)),
             ((1, 1), (2, 3), (0, 0)),
             ((4, 2), (3, 3), (2, 0)),
+            ((1, 3), (1, 2), (0, 0)),
+            ((9, 2), (1, 1), (4, 1)),
+            ((2, 1), (3, 2), (1, 0)),
         ] {
             for ceil_mode in [false, true] {
                 for count_include_pad in [false, true] {
@@ -311,7 +314,7 @@ mod tests {
         pools
     }
 
-    const SIZES: [(usize, usize); 5] = [(4, 4), (5, 7), (6, 5), (11, 4), (9, 9)];
+    const SIZES: [(usize, usize); 5] = [(4, 4), (5, 7), (6, 37), (11, 4), (9, 16)];
 
     #[test]
     fn the_kernels_agree_with_plain_operations() {
@@ -337,6 +340,17 @@ mod tests {
                         adaptive_avg_pool2d(&t[0], size)
                     }));
                 }
+            }
+        }
+        // Equal values, and windows of nothing but −∞.
+        let steps = randn(2, &[2, 3, 9, 37]).round().unwrap();
+        let nothing = Tensor::full(f32::NEG_INFINITY, (2, 3, 9, 37), &Device::Cpu).unwrap();
+        let part = steps.gt(0.0).unwrap().where_cond(&steps, &nothing).unwrap();
+        for (name, x) in [("steps", steps), ("nothing", nothing), ("partly nothing", part)] {
+            for pool in pools() {
+                cases.push(Case::new(format!("max of {name} {pool:?}"), vec![x.clone()], move |t| {
+                    max_pool2d(&t[0], &pool)
+                }));
             }
         }
         let x = [randn(1, &[5, 7, 3, 2])];
@@ -413,8 +427,11 @@ mod tests {
                 let grad = grads.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 assert_eq!(grad, [1., 0., 0., 0.], "{path:?}");
                 let x = Tensor::new(&[[[[2f32, f32::NAN], [3., 1.]]]], &Device::Cpu).unwrap();
+                let x = candle_core::Var::from_tensor(&x).unwrap();
                 let y = max_pool2d(&x, &Pool2d::new(2, 2)).unwrap().sum_all().unwrap();
                 assert!(y.to_scalar::<f32>().unwrap().is_nan(), "{path:?}");
+                let grad = y.backward().unwrap().get(&x).unwrap().flatten_all().unwrap();
+                assert_eq!(grad.to_vec1::<f32>().unwrap(), [0., 1., 0., 0.], "{path:?}");
             });
         }
     }

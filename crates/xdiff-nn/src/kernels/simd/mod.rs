@@ -149,6 +149,8 @@ pub(crate) trait Vector: Copy {
     fn fma(self, factor: Self, term: Self) -> Self;
     /// The larger; `other` where either is NaN.
     fn max(self, other: Self) -> Self;
+    /// The larger; NaN where either is NaN.
+    fn max_or_nan(self, other: Self) -> Self;
     /// The smaller; `other` where either is NaN.
     fn min(self, other: Self) -> Self;
     /// The nearest whole number, for |self| < 2²².

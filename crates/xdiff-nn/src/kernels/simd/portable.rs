@@ -62,6 +62,10 @@ impl Vector for F32x8 {
         Self::lanes(|i| if self.0[i] > other.0[i] { self.0[i] } else { other.0[i] })
     }
     #[inline(always)]
+    fn max_or_nan(self, other: Self) -> Self {
+        Self::lanes(|i| if self.0[i] > other.0[i] || self.0[i].is_nan() { self.0[i] } else { other.0[i] })
+    }
+    #[inline(always)]
     fn min(self, other: Self) -> Self {
         Self::lanes(|i| if self.0[i] < other.0[i] { self.0[i] } else { other.0[i] })
     }

@@ -184,6 +184,13 @@ impl Vector for Avx512 {
         Self(unsafe { _mm512_max_ps(self.0, other.0) })
     }
     #[inline(always)]
+    fn max_or_nan(self, other: Self) -> Self {
+        Self(unsafe {
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            _mm512_mask_blend_ps(nan, _mm512_max_ps(self.0, other.0), self.0)
+        })
+    }
+    #[inline(always)]
     fn min(self, other: Self) -> Self {
         Self(unsafe { _mm512_min_ps(self.0, other.0) })
     }
@@ -328,6 +335,13 @@ impl Vector for Avx2 {
     #[inline(always)]
     fn max(self, other: Self) -> Self {
         Self(unsafe { _mm256_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn max_or_nan(self, other: Self) -> Self {
+        Self(unsafe {
+            let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0);
+            _mm256_blendv_ps(_mm256_max_ps(self.0, other.0), self.0, nan)
+        })
     }
     #[inline(always)]
     fn min(self, other: Self) -> Self {
