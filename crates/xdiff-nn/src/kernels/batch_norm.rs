@@ -13,7 +13,7 @@ use super::activation::Pointwise;
 use super::buffer::Output;
 use super::moments::{BLOCK, Moments, Spread, first_mean};
 use super::simd::{Kernel, Unset, Vector, dispatch, load_part, map, map2};
-use super::slices::{Gradients, contiguous, tensor, tracked, with_slices};
+use super::slices::{Gradients, contiguous, tracked, with_slices};
 
 /// Numbers in the planes of one task at least.
 const TASK: usize = 1 << 15;
@@ -228,13 +228,13 @@ impl<P: Pointwise> BatchNorm<P> {
         Ok((unsafe { out.finish() }, spreads))
     }
 
-    /// The gradients of x, if asked for, of weight and of bias.
+    /// The gradients of x (empty unless asked for), of weight and of bias.
     fn backward(
         &self,
         [x, weight, bias, grad]: [&[f32]; 4],
         spreads: &[Spread],
         to_x: bool,
-    ) -> Result<(Option<Vec<f32>>, Vec<f32>, Vec<f32>)> {
+    ) -> Result<[Vec<f32>; 3]> {
         let planes = self.planes;
         let count = (planes.samples * planes.inner) as f64;
         let mut out = if to_x { Some(Output::new(x.len())?) } else { None };
@@ -263,8 +263,12 @@ impl<P: Pointwise> BatchNorm<P> {
             (gx as f32, g as f32)
         });
         let (dw, db) = sums.unzip();
-        // SAFETY: `Backward` writes its whole plane, and the planes make up the whole.
-        Ok((out.map(|out| unsafe { out.finish() }), dw, db))
+        let dx = match out {
+            // SAFETY: `Backward` writes its whole plane, and the planes make up the whole.
+            Some(out) => unsafe { out.finish() },
+            None => Vec::new(),
+        };
+        Ok([dx, dw, db])
     }
 }
 
@@ -293,8 +297,8 @@ impl<P: Pointwise> CustomOp3 for BatchNorm<P> {
             let spreads = self.spreads.get_or_init(|| {
                 (0..self.planes.channels).into_par_iter().map(|c| self.spread(slices[0], c)).collect()
             });
-            let (dx, dw, db) = self.backward(slices, spreads, x.track_op())?;
-            Ok((dx.map(|dx| tensor(dx, x.shape())).transpose()?, tracked(w, dw)?, tracked(b, db)?))
+            let [dx, dw, db] = self.backward(slices, spreads, x.track_op())?;
+            Ok((tracked(x, dx)?, tracked(w, dw)?, tracked(b, db)?))
         })
     }
 }
