@@ -42,7 +42,7 @@ pub(crate) struct KeptWeights([Prepared<winograd::Transformed>; 2]);
 impl KeptWeights {
     fn get(&self, tile: winograd::Tile, s: &ConvShape, w: &[f32]) -> Option<Arc<winograd::Transformed>> {
         let bytes = winograd::transformed_bytes(tile, s);
-        self.0[tile as usize].get(w, bytes, || winograd::transform(tile, s, w))
+        self.0[tile as usize].get(w, bytes, || winograd::transform_weights(tile, s, w))
     }
 }
 

@@ -1,3 +1,4 @@
+use super::convolution::Mode;
 use super::*;
 use crate::Rng;
 use crate::kernels::simd::tests::levels;
@@ -144,7 +145,7 @@ fn weights_transformed_before_give_the_same_bits() {
         let x = rng.normals(s.batch * s.in_channels * s.pixels());
         let w = rng.normals(s.out_channels * s.in_channels * 9);
         for tile in [Tile::Two, Tile::Four] {
-            let before = transform(tile, &s, &w);
+            let before = transform_weights(tile, &s, &w);
             assert_eq!(before.values.len() * 4, transformed_bytes(tile, &s));
             let run = |transformed| {
                 let mut y = vec![f32::NAN; s.out_dims().iter().product()];
