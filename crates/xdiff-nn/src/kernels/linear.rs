@@ -11,8 +11,9 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::buffer::{Output, Scratch, Writer};
+use super::dots::Rows;
 use super::matrix::{Matrix, Onto, Target, multiply, multiply_into};
-use super::panels::{BUNDLE, Columns, PANEL, Panels, Products, pack};
+use super::panels::{BUNDLE, Columns, PANEL, Panels, Products, Turned, pack};
 use super::simd::{Level, run_at};
 
 /// Sizes of y (samples, rows, out) = x (samples, rows, in) · wᵀ (in, out) + b.
@@ -103,6 +104,12 @@ fn product_of_each_row(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, y: Wr
     });
 }
 
+/// The rows of a matrix whose columns are side by side and fill whole vectors.
+fn whole_rows(m: Matrix<'_>, lanes: usize) -> Option<Rows<'_>> {
+    let ([count, len], [stride, side]) = (m.size, m.stride);
+    (side == 1 && len % lanes == 0 && len > 0 && count > 0).then_some(Rows { values: m.data, count, stride })
+}
+
 /// As [`product`], over packed operands: each task packs its own rows, and `b` is packed once. A
 /// number's sum has one order, whatever stands beside it, so samples need not be kept apart.
 fn packed(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, out: Writer<'_>) {
@@ -112,19 +119,37 @@ fn packed(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, out: Writer<'_>) {
     let mut columns = Scratch::take(groups * lanes * depth);
     columns.par_chunks_mut(bundle * depth).enumerate().for_each(|(i, columns)| {
         let (first, wide) = (i * bundle, columns.len() / depth);
+        let part = b.part(0..depth, first..n.min(first + wide)).t();
+        if let Some(rows) = whole_rows(part, lanes) {
+            let width = (wide, wide);
+            return run_at(level, Turned { rows, terms: depth, width, to: columns });
+        }
         for (term, row) in columns.chunks_exact_mut(wide).enumerate() {
-            let from = term * b.stride[0] + first * b.stride[1];
-            for (column, value) in row.iter_mut().enumerate() {
-                let inside = first + column < n;
-                *value = if inside { b.data[from + column * b.stride[1]] } else { 0.0 };
+            let (from, inside) = (term * b.stride[0] + first * b.stride[1], wide.min(n - first));
+            let (row, filling) = row.split_at_mut(inside);
+            if b.stride[1] == 1 {
+                row.copy_from_slice(&b.data[from..from + inside]);
+            } else {
+                let values = b.data[from..].iter().step_by(b.stride[1]);
+                row.iter_mut().zip(values).for_each(|(to, value)| *to = *value);
             }
+            filling.fill(0.0);
         }
     });
     let step = ROWS;
     (0..m.div_ceil(step)).into_par_iter().with_max_len(1).for_each(|task| {
         let rows = task * step..((task + 1) * step).min(m);
-        let weight = |row, term| a.data[(rows.start + row) * a.stride[0] + term * a.stride[1]];
-        let values = pack(rows.len(), depth, weight);
+        let values = match whole_rows(a.part(rows.clone(), 0..depth), lanes) {
+            Some(own) => {
+                let mut values = Scratch::take(rows.len().next_multiple_of(PANEL) * depth);
+                run_at(level, Turned { rows: own, terms: depth, width: (PANEL, PANEL), to: &mut values });
+                values
+            }
+            None => {
+                let weight = |row, term| a.data[(rows.start + row) * a.stride[0] + term * a.stride[1]];
+                pack(rows.len(), depth, weight)
+            }
+        };
         let weights = Panels { values: &values, depth };
         let height = weights.len() * PANEL;
         let mut sums = Scratch::take(height * groups * lanes);
