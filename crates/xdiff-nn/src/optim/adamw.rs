@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::engine::{Optimizer, Rule, StepAt, in_range};
+use crate::kernels::simd::{Kernel, Vector, dispatch};
 use crate::{Error, Result};
 
 /// AdamW with the numbers of PyTorch's `torch.optim.AdamW`.
@@ -74,14 +75,7 @@ impl Rule for AdamWConfig {
     }
 
     fn update_slices(&self, at: StepAt, p: &mut [f32], g: &[f32], [m, v]: [&mut [f32]; 2]) {
-        let f = self.factors(at);
-        let (keep, mean, decay, square) = (f.keep as f32, f.mean as f32, f.decay as f32, f.square as f32);
-        let (inverse_root, size, eps) = ((1.0 / f.root) as f32, f.size as f32, self.eps as f32);
-        for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-            *m += (*g - *m) * mean;
-            *v = *v * decay + *g * *g * square;
-            *p = *p * keep - *m / (v.sqrt() * inverse_root + eps) * size;
-        }
+        dispatch(Step { factors: self.factors(at), eps: self.eps, p, g, m, v });
     }
 
     fn update_tensors(&self, at: StepAt, p: &Tensor, g: &Tensor, buffers: &mut [Tensor]) -> Result<Tensor> {
@@ -93,5 +87,32 @@ impl Rule for AdamWConfig {
         *v = ((&*v * f.decay)? + (g.sqr()? * f.square)?)?;
         let denominator = v.sqrt()?.affine(1.0 / f.root, self.eps)?;
         Ok(((p * f.keep)? - ((&*m / denominator)? * f.size)?)?)
+    }
+}
+
+/// One step on slices: plain numbers, which the compiler puts into the vectors of each instruction
+/// set. Nothing is fused, so that every set gives the same bits.
+struct Step<'a> {
+    factors: Factors,
+    eps: f64,
+    p: &'a mut [f32],
+    g: &'a [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+}
+
+impl Kernel for Step<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let f = self.factors;
+        let (keep, mean, decay, square) = (f.keep as f32, f.mean as f32, f.decay as f32, f.square as f32);
+        let (inverse_root, size, eps) = ((1.0 / f.root) as f32, f.size as f32, self.eps as f32);
+        for (((p, g), m), v) in self.p.iter_mut().zip(self.g).zip(self.m).zip(self.v) {
+            *m += (*g - *m) * mean;
+            *v = *v * decay + *g * *g * square;
+            *p = *p * keep - *m / (v.sqrt() * inverse_root + eps) * size;
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::engine::{StateKeys, counter, in_range};
 use super::in_place::{on_each, update_chunks_f32};
 use crate::compute::use_kernel;
+use crate::kernels::simd::{Kernel, Vector, dispatch};
 use crate::weights::{KeyReport, Misshaped};
 use crate::{ParamSet, Result};
 
@@ -128,7 +129,7 @@ impl Ema {
         }
         let rate = rate as f32;
         let follow = |(shadow, p): &mut (&Var, Tensor)| {
-            update_chunks_f32(shadow, p, |s, p| s.iter_mut().zip(p).for_each(|(s, p)| *s -= (*s - *p) * rate))
+            update_chunks_f32(shadow, p, |shadow, p| dispatch(Follow { shadow, p, rate }))
         };
         on_each(&mut in_place, |(shadow, _)| shadow.elem_count(), follow)?;
         self.updates += 1;
@@ -174,6 +175,24 @@ impl Ema {
         }
         self.updates = updates;
         Ok(())
+    }
+}
+
+/// s ← s − rate · (s − p), put into vectors by the compiler.
+struct Follow<'a> {
+    shadow: &'a mut [f32],
+    p: &'a [f32],
+    rate: f32,
+}
+
+impl Kernel for Follow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for (s, p) in self.shadow.iter_mut().zip(self.p) {
+            *s -= (*s - *p) * self.rate;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::in_place::{CHUNK, on_each, update_f32};
+use super::in_place::{SPREAD, on_each, update_f32};
 use crate::compute::use_kernel;
 use crate::weights::{KeyReport, Misshaped};
 use crate::{Error, Gradients, ParamSet, Result};
@@ -225,7 +225,7 @@ impl Slot {
 
 /// One step on slices, in halves on two threads while they are long.
 fn spread(rule: &impl Rule, at: StepAt, p: &mut [f32], g: &[f32], [a, b]: [&mut [f32]; 2]) {
-    if p.len() <= CHUNK {
+    if p.len() <= SPREAD {
         return rule.update_slices(at, p, g, [a, b]);
     }
     let half = p.len() / 2;

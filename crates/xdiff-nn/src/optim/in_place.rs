@@ -50,7 +50,7 @@ impl<F: FnMut(&mut [f32], &[f32])> InplaceOp2 for Update<F> {
 /// Calls `f` with the values of `t`, to be changed, in chunks: contiguous f32 on the CPU.
 pub(crate) fn change_f32(t: &Tensor, f: impl Fn(&mut [f32]) + Sync) -> Result<()> {
     t.inplace_op1(&Change(RefCell::new(|t: &mut [f32]| match t.len() {
-        ..=CHUNK => f(t),
+        ..=SPREAD => f(t),
         _ => t.par_chunks_mut(CHUNK).for_each(&f),
     })))
 }
@@ -68,23 +68,25 @@ pub(crate) fn update_chunks_f32(
     f: impl Fn(&mut [f32], &[f32]) + Sync,
 ) -> Result<()> {
     update_f32(to, from, |to, from| match to.len() {
-        ..=CHUNK => f(to, from),
+        ..=SPREAD => f(to, from),
         _ => to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| f(to, from)),
     })
 }
 
-/// From this many elements on, work is spread over threads, in chunks of at most this many.
+/// Above this many elements the work on one tensor is spread over threads.
+pub(crate) const SPREAD: usize = 1 << 18;
+/// Elements of a chunk of it.
 pub(crate) const CHUNK: usize = 1 << 15;
 
-/// Does some work on each of many tensors: on those above [`CHUNK`] one after the other, since they
+/// Does some work on each of many tensors: on those above [`SPREAD`] elements one after the other, since they
 /// are spread over the threads by themselves, and on the others side by side.
 pub(crate) fn on_each<T: Send, E: Send>(
     items: &mut [T],
     elements: impl Fn(&T) -> usize + Sync,
     work: impl Fn(&mut T) -> std::result::Result<(), E> + Sync,
 ) -> std::result::Result<(), E> {
-    for item in items.iter_mut().filter(|item| elements(item) > CHUNK) {
+    for item in items.iter_mut().filter(|item| elements(item) > SPREAD) {
         work(item)?;
     }
-    items.par_iter_mut().filter(|item| elements(item) <= CHUNK).try_for_each(&work)
+    items.par_iter_mut().filter(|item| elements(item) <= SPREAD).try_for_each(&work)
 }
