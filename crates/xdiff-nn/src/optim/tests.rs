@@ -91,11 +91,11 @@ fn long_run<R: Rule>(
     between: impl Fn(Optimizer<R>, &ParamSet) -> Result<Optimizer<R>>,
 ) -> Vec<f32> {
     let rng = Rng::new(5);
-    let (params, p) = set_of(rng.fork("p").randn((3, 40_001), &Device::Cpu).unwrap());
+    let (params, p) = set_of(rng.fork("p").randn((3, 90_001), &Device::Cpu).unwrap());
     let mut optimiser = Optimizer::new(&params, config.clone()).unwrap();
     for s in 0..7 {
         // A gradient that is not contiguous.
-        let g = rng.sample(s).randn((40_001, 3), &Device::Cpu).unwrap().t().unwrap();
+        let g = rng.sample(s).randn((90_001, 3), &Device::Cpu).unwrap().t().unwrap();
         optimiser.step(&gradients(g), 1e-2).unwrap();
         optimiser = between(optimiser, &params).unwrap();
     }
