@@ -1,34 +1,13 @@
 //! Unfolding an image into the columns that a convolution multiplies, and folding them back.
 //!
 //! For channels c and window taps (u, v), row (c, u, v) of the column matrix holds, for each output
-//! position, the pixel under that tap, or 0 in the padding.
+//! position, the pixel under that tap, or 0 in the padding. A [`Plan`] names the pixels of each
+//! vector of a row; it is the same for all channels, samples and groups.
 
 use std::ops::Range;
 
 use super::simd::{Kernel, Vector, dispatch};
 use crate::layers::ConvShape;
-
-/// A run of output positions in one output row.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    /// Where it starts in the range of positions.
-    offset: usize,
-    row: usize,
-    first: usize,
-    len: usize,
-}
-
-fn runs(s: &ConvShape, positions: &Range<usize>) -> Vec<Run> {
-    let mut runs = Vec::new();
-    let mut p = positions.start;
-    while p < positions.end {
-        let (row, first) = (p / s.out_width, p % s.out_width);
-        let len = (s.out_width - first).min(positions.end - p);
-        runs.push(Run { offset: p - positions.start, row, first, len });
-        p += len;
-    }
-    runs
-}
 
 /// The outputs whose tap `tap` lies inside an axis of `size` pixels, of `out` outputs.
 fn inside(
@@ -45,121 +24,243 @@ fn inside(
     before.saturating_sub(shift).div_ceil(stride).min(end)..end
 }
 
-/// A run of one tap's row of the column matrix.
-#[derive(Clone, Debug)]
-struct Copy {
-    /// Where it stands among the rows of one channel.
-    line: Range<usize>,
-    /// Which part of it lies inside the image, and the pixel under the first of that.
-    inner: Range<usize>,
-    pixel: usize,
+/// How the column matrix lies in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Layout {
+    /// In rows that are so far apart.
+    Rows(usize),
+    /// In bundles of up to `width` columns, one behind the other, each of `height` rows.
+    Bundles { width: usize, height: usize },
 }
 
-/// What makes up the rows of one channel, the same for every channel.
-fn copies(s: &ConvShape, positions: Range<usize>, width: usize) -> Vec<Copy> {
-    let g = &s.geometry;
-    let runs = runs(s, &positions);
-    let mut copies = Vec::with_capacity(s.taps() * runs.len());
-    for tap in 0..s.taps() {
-        let (u, v) = (tap / s.kernel.1, tap % s.kernel.1);
-        let rows = inside(u, g.padding.top, g.stride.0, g.dilation.0, s.height, s.out_height);
-        let columns = inside(v, g.padding.left, g.stride.1, g.dilation.1, s.width, s.out_width);
-        for run in &runs {
-            let start = tap * width + run.offset;
-            let lo = columns.start.clamp(run.first, run.first + run.len);
-            let hi = columns.end.clamp(lo, run.first + run.len);
-            let (inner, pixel) = if rows.contains(&run.row) && lo < hi {
-                let y = run.row * g.stride.0 + u * g.dilation.0 - g.padding.top;
-                let x = lo * g.stride.1 + v * g.dilation.1 - g.padding.left;
-                (lo - run.first..hi - run.first, y * s.width + x)
-            } else {
-                (0..0, 0)
-            };
-            copies.push(Copy { line: start..start + run.len, inner, pixel });
+impl Layout {
+    /// Where the columns from `column` on stand in row `row`, and how far apart the rows are.
+    fn place(self, row: usize, column: usize, columns: usize) -> (usize, usize) {
+        match self {
+            Layout::Rows(stride) => (row * stride + column, stride),
+            Layout::Bundles { width, height } => {
+                let (first, inside) = (column / width * width, column % width);
+                let wide = width.min(columns - first);
+                (first * height + row * wide + inside, wide)
+            }
         }
     }
-    copies
 }
 
-/// Writes the columns of `positions` for the channels in `planes` (each of H·W pixels).
-///
-/// `columns` has channels·taps rows of `width` values, of which those of the positions are written.
-pub(super) fn unfold(
-    s: &ConvShape,
-    planes: &[f32],
-    positions: Range<usize>,
-    width: usize,
-    columns: &mut [f32],
-) {
-    let copies = copies(s, positions, width);
-    let planes = planes.chunks_exact(s.pixels());
-    for (plane, rows) in planes.zip(columns.chunks_exact_mut(s.taps() * width)) {
-        dispatch(Gather { plane, copies: &copies, stride: s.geometry.stride.1, rows });
+/// The part of a vector of columns that lies in one row of the image.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    /// Where the vector stands for the first channel, and how far behind for the next.
+    to: usize,
+    step: usize,
+    /// The pixel under the first lane, which may lie outside.
+    pixel: isize,
+    /// Which lanes lie inside the image, and which are written.
+    inside: u16,
+    lanes: u16,
+}
+
+/// The bits of a range of lanes.
+fn bits(lanes: Range<usize>) -> u16 {
+    (((1u32 << lanes.len()) - 1) << lanes.start) as u16
+}
+
+/// Which pixels make up the columns of a range of positions.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pieces: Vec<Piece>,
+    /// Columns from one pixel to the next.
+    stride: usize,
+    pixels: usize,
+    /// The numbers of a vector.
+    lanes: usize,
+}
+
+impl Plan {
+    /// The plan for `positions`; with `reversed`, each channel's taps stand in reverse order.
+    ///
+    /// Whole vectors of `lanes` columns are written, those beyond the positions with 0.
+    pub(super) fn new(
+        s: &ConvShape,
+        positions: Range<usize>,
+        layout: Layout,
+        lanes: usize,
+        reversed: bool,
+    ) -> Self {
+        let g = &s.geometry;
+        let (taps, columns) = (s.taps(), positions.len().next_multiple_of(lanes));
+        let mut pieces = Vec::with_capacity(taps * (columns / lanes + positions.len() / s.out_width + 2));
+        for row in 0..taps {
+            let tap = if reversed { taps - 1 - row } else { row };
+            let (u, v) = (tap / s.kernel.1, tap % s.kernel.1);
+            let rows = inside(u, g.padding.top, g.stride.0, g.dilation.0, s.height, s.out_height);
+            let cols = inside(v, g.padding.left, g.stride.1, g.dilation.1, s.width, s.out_width);
+            let (mut y, mut x) = (positions.start / s.out_width, positions.start % s.out_width);
+            for column in (0..columns).step_by(lanes) {
+                let (to, wide) = layout.place(row, column, columns);
+                let wanted = lanes.min(positions.len() - column);
+                let mut lane = 0;
+                while lane < wanted {
+                    let len = (s.out_width - x).min(wanted - lane);
+                    let (lo, hi) = (cols.start.clamp(x, x + len), cols.end.clamp(x, x + len));
+                    let end = if lane + len == wanted { lanes } else { lane + len };
+                    let mut piece =
+                        Piece { to, step: wide * taps, pixel: 0, inside: 0, lanes: bits(lane..end) };
+                    if rows.contains(&y) && lo < hi {
+                        let first = lo - x + lane..hi - x + lane;
+                        let pixel = (y * g.stride.0 + u * g.dilation.0 - g.padding.top) * s.width
+                            + (lo * g.stride.1 + v * g.dilation.1 - g.padding.left);
+                        assert!(pixel + (hi - 1 - lo) * g.stride.1 < s.pixels(), "a pixel outside");
+                        piece.pixel = pixel as isize - (first.start * g.stride.1) as isize;
+                        piece.inside = bits(first);
+                    }
+                    pieces.push(piece);
+                    lane += len;
+                    x += len;
+                    if x == s.out_width {
+                        (y, x) = (y + 1, 0);
+                    }
+                }
+            }
+        }
+        Self { pieces, stride: g.stride.1, pixels: s.pixels(), lanes }
+    }
+
+    /// Writes the columns of the channels in `planes`.
+    pub(super) fn unfold(&self, planes: &[f32], columns: &mut [f32]) {
+        dispatch(Unfold { plan: self, planes, columns });
+    }
+
+    /// Adds columns to the pixels they were taken from: the transpose of [`Plan::unfold`].
+    pub(super) fn fold(&self, columns: &[f32], planes: &mut [f32]) {
+        dispatch(Fold { plan: self, columns, planes });
+    }
+
+    /// Panics unless the columns of all channels in `pixels` pixels lie within `len` numbers, in
+    /// vectors of `lanes`.
+    fn check(&self, pixels: usize, len: usize, lanes: usize) {
+        let before = (pixels / self.pixels).saturating_sub(1);
+        let last = self.pieces.iter().map(|piece| piece.to + before * piece.step).max();
+        let fits = last.is_none_or(|last| last + lanes <= len);
+        assert!(fits && lanes == self.lanes && pixels % self.pixels == 0, "columns of another size");
     }
 }
 
-/// Fills one channel's rows of the column matrix.
-struct Gather<'a> {
-    plane: &'a [f32],
-    copies: &'a [Copy],
-    stride: usize,
-    rows: &'a mut [f32],
+struct Unfold<'a> {
+    plan: &'a Plan,
+    planes: &'a [f32],
+    columns: &'a mut [f32],
 }
 
-impl Kernel for Gather<'_> {
+impl Kernel for Unfold<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        for Copy { line, inner, pixel } in self.copies {
-            let line = &mut self.rows[line.clone()];
-            if inner.len() < line.len() {
-                line.fill(0.0);
-            }
-            let (line, from) = (&mut line[inner.clone()], &self.plane[*pixel..]);
-            match self.stride {
-                1 => line.copy_from_slice(&from[..line.len()]),
-                2 => every_second::<V>(from, line),
-                stride => line.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, x)| *to = *x),
+        let Self { plan, planes, columns } = self;
+        plan.check(planes.len(), columns.len(), V::LANES);
+        for (channel, plane) in planes.chunks_exact(plan.pixels).enumerate() {
+            for piece in &plan.pieces {
+                // SAFETY: lanes in `inside` lie in the plane, by the plan; the vector lies in the
+                // columns, by the check.
+                unsafe {
+                    let pixels = pixels_at::<V>(plane, piece, plan.stride);
+                    let to = columns.as_mut_ptr().add(piece.to + channel * piece.step);
+                    pixels.store_masked(to, piece.lanes);
+                }
             }
         }
     }
 }
 
-/// Copies every second number.
+/// The pixels of a piece, 0 outside of the image.
+///
+/// # Safety
+/// Those of the lanes inside lie in the plane.
 #[inline(always)]
-fn every_second<V: Vector>(from: &[f32], to: &mut [f32]) {
-    let whole = (to.len() / V::LANES).min(from.len() / (2 * V::LANES)) * V::LANES;
-    let (vectors, rest) = to.split_at_mut(whole);
-    for (to, from) in vectors.chunks_exact_mut(V::LANES).zip(from.chunks_exact(2 * V::LANES)) {
-        let [even, _] = V::split([V::load(from), V::load(&from[V::LANES..])]);
-        even.store(to);
-    }
-    for (to, pair) in rest.iter_mut().zip(from[2 * whole..].chunks(2)) {
-        *to = pair[0];
+unsafe fn pixels_at<V: Vector>(plane: &[f32], piece: &Piece, stride: usize) -> V {
+    let from = plane.as_ptr().wrapping_offset(piece.pixel);
+    // SAFETY: by the contract.
+    unsafe {
+        if stride == 1 {
+            V::load_masked(from, piece.inside)
+        } else if stride == 2 && V::LANES == 16 {
+            let (low, high) = spread(piece.inside);
+            V::split([V::load_masked(from, low), V::load_masked(from.wrapping_add(16), high)])[0]
+        } else {
+            let mut pixels = [0.0; 16];
+            for (lane, pixel) in pixels.iter_mut().enumerate().take(V::LANES) {
+                if piece.inside & (1 << lane) != 0 {
+                    *pixel = *from.wrapping_add(lane * stride);
+                }
+            }
+            V::load(&pixels)
+        }
     }
 }
 
-/// Adds the columns of `positions` to the pixels they were taken from: the transpose of [`unfold`].
-pub(super) fn fold(
-    s: &ConvShape,
-    columns: &[f32],
-    positions: Range<usize>,
-    width: usize,
-    planes: &mut [f32],
-) {
-    let (copies, stride) = (copies(s, positions, width), s.geometry.stride.1);
-    let planes = planes.chunks_exact_mut(s.pixels());
-    for (plane, rows) in planes.zip(columns.chunks_exact(s.taps() * width)) {
-        for Copy { line, inner, pixel } in &copies {
-            let line = &rows[line.clone()][inner.clone()];
-            if stride == 1 {
-                for (x, v) in plane[*pixel..].iter_mut().zip(line) {
-                    *x += v;
+/// Bit i of a mask as bit 2i of 32, in two halves.
+#[inline(always)]
+fn spread(mask: u16) -> (u16, u16) {
+    let mut wide = u32::from(mask);
+    wide = (wide | wide << 8) & 0x00ff_00ff;
+    wide = (wide | wide << 4) & 0x0f0f_0f0f;
+    wide = (wide | wide << 2) & 0x3333_3333;
+    wide = (wide | wide << 1) & 0x5555_5555;
+    (wide as u16, (wide >> 16) as u16)
+}
+
+struct Fold<'a> {
+    plan: &'a Plan,
+    columns: &'a [f32],
+    planes: &'a mut [f32],
+}
+
+impl Kernel for Fold<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { plan, planes, columns } = self;
+        plan.check(planes.len(), columns.len(), V::LANES);
+        for (channel, plane) in planes.chunks_exact_mut(plan.pixels).enumerate() {
+            for piece in plan.pieces.iter().filter(|piece| piece.inside != 0) {
+                // SAFETY: lanes in `inside` lie in the plane, by the plan; the vector lies in the
+                // columns, by the check.
+                unsafe {
+                    let values = V::load_at(columns.as_ptr().add(piece.to + channel * piece.step));
+                    add_at(values, plane, piece, plan.stride);
                 }
-            } else {
-                for (x, v) in plane[*pixel..].iter_mut().step_by(stride).zip(line) {
-                    *x += v;
+            }
+        }
+    }
+}
+
+/// Adds to the pixels of a piece.
+///
+/// # Safety
+/// Those of the lanes inside lie in the plane.
+#[inline(always)]
+unsafe fn add_at<V: Vector>(values: V, plane: &mut [f32], piece: &Piece, stride: usize) {
+    let to = plane.as_mut_ptr().wrapping_offset(piece.pixel);
+    // SAFETY: by the contract.
+    unsafe {
+        if stride == 1 {
+            V::load_masked(to, piece.inside).add(values).store_masked(to, piece.inside);
+        } else if stride == 2 && V::LANES == 16 {
+            let mut spaced = [0.0; 32];
+            V::join([values, V::splat(0.0)], &mut spaced);
+            let (low, high) = spread(piece.inside);
+            for (mask, i) in [(low, 0), (high, 16)] {
+                let to = to.wrapping_add(i);
+                V::load_masked(to, mask).add(V::load(&spaced[i..])).store_masked(to, mask);
+            }
+        } else {
+            let mut numbers = [0.0; 16];
+            values.store(&mut numbers);
+            for (lane, value) in numbers.iter().enumerate().take(V::LANES) {
+                if piece.inside & (1 << lane) != 0 {
+                    *to.wrapping_add(lane * stride) += value;
                 }
             }
         }

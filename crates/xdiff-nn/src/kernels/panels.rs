@@ -9,13 +9,16 @@ use std::ops::Range;
 
 use super::buffer::{Scratch, Writer};
 use super::dots::Rows;
-use super::simd::{Kernel, Vector, prefetch};
+use super::simd::{Kernel, Vector, dispatch, prefetch};
 
 /// Rows of weights that stand side by side.
 pub(crate) const PANEL: usize = 16;
 
 /// Vectors of columns that stand side by side.
 pub(crate) const BUNDLE: usize = 3;
+
+/// How many terms ahead rows of weights are asked for while they are packed.
+const AHEAD: usize = 64;
 
 /// Terms that are summed before the next weights are fetched.
 const DEPTH: usize = 160;
@@ -48,6 +51,87 @@ pub(crate) fn pack(rows: usize, depth: usize, weight: impl Fn(usize, usize) -> f
         }
     }
     packed
+}
+
+/// Packs `rows` rows of `depth` terms that lie one behind the other, as [`pack`] does.
+pub(crate) fn pack_rows(values: &[f32], rows: usize, depth: usize) -> Scratch {
+    let mut packed = Scratch::take(rows.div_ceil(PANEL) * depth * PANEL);
+    dispatch(PackedRows { rows: Rows { values, count: rows, stride: depth }, to: &mut packed });
+    packed
+}
+
+/// Packs rows of `terms` numbers for each of `taps` taps, as [`pack`] does with terms · taps terms:
+/// number t of row r at tap k is values[t · stride + r · taps + k].
+pub(crate) fn pack_columns(
+    values: &[f32],
+    (rows, taps): (usize, usize),
+    terms: usize,
+    stride: usize,
+) -> Scratch {
+    let mut packed = Scratch::take(rows.div_ceil(PANEL) * terms * taps * PANEL);
+    for (panel, to) in packed.chunks_exact_mut(terms * taps * PANEL).enumerate() {
+        let first = panel * PANEL;
+        let count = PANEL.min(rows - first);
+        for (term, to) in to.chunks_exact_mut(taps * PANEL).enumerate() {
+            let from = &values[term * stride + first * taps..][..count * taps];
+            if taps == 1 && count == PANEL {
+                to.copy_from_slice(from);
+                continue;
+            }
+            for (tap, to) in to.chunks_exact_mut(PANEL).enumerate() {
+                for (row, value) in to.iter_mut().enumerate() {
+                    *value = from.get(row * taps + tap).copied().unwrap_or(0.0);
+                }
+            }
+        }
+    }
+    packed
+}
+
+struct PackedRows<'a> {
+    rows: Rows<'a>,
+    to: &'a mut [f32],
+}
+
+impl Kernel for PackedRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        if V::LANES == 16 { self.panels::<V, 16>() } else { self.panels::<V, 8>() }
+    }
+}
+
+impl PackedRows<'_> {
+    #[inline(always)]
+    fn panels<V: Vector, const N: usize>(self) {
+        let Self { rows, to } = self;
+        let depth = rows.stride;
+        rows.check(depth);
+        let whole = depth / N * N;
+        for (panel, to) in to.chunks_exact_mut(depth * PANEL).enumerate() {
+            for lane in (0..PANEL).step_by(N) {
+                let first = panel * PANEL + lane;
+                let count = rows.count.saturating_sub(first).min(N);
+                let from = rows.values.as_ptr().wrapping_add(first * depth);
+                for term in (0..whole).step_by(N) {
+                    for row in 0..count {
+                        prefetch(from.wrapping_add(row * depth + term + AHEAD));
+                    }
+                    // SAFETY: `count` rows that hold `depth` numbers, by the check.
+                    let turned: [V; N] = unsafe { V::load_columns(from.wrapping_add(term), depth, count) };
+                    for (k, numbers) in turned.into_iter().enumerate() {
+                        numbers.store(&mut to[(term + k) * PANEL + lane..]);
+                    }
+                }
+                for term in whole..depth {
+                    for (row, value) in to[term * PANEL + lane..][..N].iter_mut().enumerate() {
+                        *value = if row < count { rows.values[(first + row) * depth + term] } else { 0.0 };
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Rows turned into packed weights or columns: number k of each row becomes a part of row k.
@@ -147,7 +231,8 @@ impl Kernel for Products<'_> {
         assert!(depth > 0 && first + depth <= height && self.panels.end * PANEL <= rows);
         let step = depth.div_ceil(depth.div_ceil(DEPTH));
         for k in (0..depth).step_by(step) {
-            let size = Strip { depth: step.min(depth - k), next: depth * PANEL, add: first + k > 0 };
+            let size = Strip { depth: step.min(depth - k), next: depth * PANEL };
+            let start = if first + k > 0 { Start::Sums } else { Start::Zero };
             for bundle in (0..groups).step_by(BUNDLE) {
                 let wide = BUNDLE.min(groups - bundle);
                 for panel in self.panels.clone() {
@@ -160,10 +245,77 @@ impl Kernel for Products<'_> {
                         let u = values.as_ptr().add((panel * depth + k) * PANEL);
                         let v = columns.as_ptr().add((bundle * height + (first + k) * wide) * V::LANES);
                         let out = out.add((bundle * rows + panel * PANEL * wide) * V::LANES);
+                        let last = u16::MAX >> (16 - V::LANES);
+                        let place = Place { out, stride: wide * V::LANES, rows: PANEL, last, start };
                         match wide {
-                            3 => panel_product::<V, 3>(size, u, v, out),
-                            2 => panel_product::<V, 2>(size, u, v, out),
-                            _ => panel_product::<V, 1>(size, u, v, out),
+                            3 => panel_product::<V, 3>(size, u, v, place),
+                            2 => panel_product::<V, 2>(size, u, v, place),
+                            _ => panel_product::<V, 1>(size, u, v, place),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The products of packed weights and columns in rows as they lie in an image: row r of the result
+/// starts r · `stride` behind `start`.
+#[derive(Debug)]
+pub(crate) struct RowProducts<'a> {
+    pub(crate) weights: Panels<'a>,
+    /// Rows of weights that count; those beyond fill up the last panel.
+    pub(crate) rows: usize,
+    /// Packed columns, of which each row meets a term.
+    pub(crate) columns: Columns<'a>,
+    /// Columns that count; those beyond fill up the last vector.
+    pub(crate) width: usize,
+    /// What is added to each row.
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) to: Writer<'a>,
+    pub(crate) start: usize,
+    pub(crate) stride: usize,
+}
+
+impl Kernel for RowProducts<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { rows, width, stride, .. } = self;
+        let Panels { values, depth } = self.weights;
+        let groups = self.columns.groups;
+        let columns = &self.columns.values[..depth * groups * V::LANES];
+        assert!(depth > 0 && self.columns.depth == depth && self.columns.first == 0);
+        assert!(rows > 0 && rows <= self.weights.len() * PANEL && self.bias.is_none_or(|b| b.len() == rows));
+        assert!(width > 0 && groups == width.div_ceil(V::LANES));
+        let out = self.to.at(self.start, (rows - 1) * stride + width);
+        let all = u16::MAX >> (16 - V::LANES);
+        let step = depth.div_ceil(depth.div_ceil(DEPTH));
+        for k in (0..depth).step_by(step) {
+            let size = Strip { depth: step.min(depth - k), next: depth * PANEL };
+            for bundle in (0..groups).step_by(BUNDLE) {
+                let wide = BUNDLE.min(groups - bundle);
+                let beyond = ((bundle + wide) * V::LANES).saturating_sub(width);
+                for first in (0..rows).step_by(PANEL) {
+                    let start = match self.bias {
+                        _ if k > 0 => Start::Sums,
+                        Some(bias) => Start::Bias(&bias[first..]),
+                        None => Start::Zero,
+                    };
+                    // SAFETY: the offsets stay below the lengths checked above, as in `Products`;
+                    // of the result, only rows below `rows` and columns below `width` are touched.
+                    // They are this task's own, and were written before when k > 0.
+                    unsafe {
+                        let u = values.as_ptr().add((first / PANEL * depth + k) * PANEL);
+                        let v = columns.as_ptr().add((bundle * depth + k * wide) * V::LANES);
+                        let out = out.add(first * stride + bundle * V::LANES);
+                        let rows = PANEL.min(rows - first);
+                        let place = Place { out, stride, rows, last: all >> beyond, start };
+                        match wide {
+                            3 => panel_product::<V, 3>(size, u, v, place),
+                            2 => panel_product::<V, 2>(size, u, v, place),
+                            _ => panel_product::<V, 1>(size, u, v, place),
                         }
                     }
                 }
@@ -179,26 +331,67 @@ struct Strip {
     depth: usize,
     /// Numbers from these weights to those that are wanted next.
     next: usize,
-    /// Whether the sums are added to what is there.
-    add: bool,
+}
+
+/// What the terms are added to.
+#[derive(Clone, Copy, Debug)]
+enum Start<'a> {
+    Zero,
+    /// A number for each row.
+    Bias(&'a [f32]),
+    /// The sums that are there.
+    Sums,
+}
+
+/// Where the sums of one panel go.
+#[derive(Clone, Copy, Debug)]
+struct Place<'a> {
+    out: *mut f32,
+    /// Numbers from one row to the next.
+    stride: usize,
+    /// How many rows are written.
+    rows: usize,
+    /// Which lanes of the last vector are.
+    last: u16,
+    start: Start<'a>,
+}
+
+impl<'a> Place<'a> {
+    /// The rows from `first` on.
+    ///
+    /// # Safety
+    /// There are as many rows.
+    #[inline(always)]
+    unsafe fn rows_from(self, first: usize) -> Self {
+        let start = match self.start {
+            Start::Bias(bias) => Start::Bias(&bias[first..]),
+            other => other,
+        };
+        // SAFETY: a row of the result.
+        Self { out: unsafe { self.out.add(first * self.stride) }, rows: self.rows - first, start, ..self }
+    }
 }
 
 /// As many rows at once as registers allow.
 ///
 /// # Safety
-/// As [`rows_product`], for 16 rows.
+/// As [`rows_product`], for 16 rows of weights.
 #[inline(always)]
-unsafe fn panel_product<V: Vector, const N: usize>(size: Strip, u: *const f32, v: *const f32, out: *mut f32) {
+unsafe fn panel_product<V: Vector, const N: usize>(
+    size: Strip,
+    u: *const f32,
+    v: *const f32,
+    place: Place<'_>,
+) {
     let rows = if V::LANES == 16 { 8 } else { 4 };
-    for first in (0..PANEL).step_by(rows) {
-        // SAFETY: handed on; these rows' weights and sums start `first` and first · N vectors
-        // later.
+    for first in (0..place.rows).step_by(rows) {
+        // SAFETY: handed on; these rows' weights and sums start `first` numbers and rows later.
         unsafe {
-            let (u, out) = (u.add(first), out.add(first * N * V::LANES));
-            if V::LANES == 16 {
-                rows_product::<V, 8, N>(size, u, v, out);
+            let (u, place) = (u.add(first), place.rows_from(first));
+            if V::LANES == 16 && place.rows > 4 {
+                rows_product::<V, 8, N>(size, u, v, place);
             } else {
-                rows_product::<V, 4, N>(size, u, v, out);
+                rows_product::<V, 4, N>(size, u, v, place);
             }
         }
     }
@@ -207,22 +400,33 @@ unsafe fn panel_product<V: Vector, const N: usize>(size: Strip, u: *const f32, v
 /// out[r][j] (+)= Σ over k of u[k][r] · v[k][j] for R rows and N vectors.
 ///
 /// # Safety
-/// `u` can be read at (depth − 1) · 16 + R numbers, `v` at depth · N vectors; `out` can be written (and read,
-/// with `add`) at R · N vectors that nobody else uses meanwhile.
+/// `u` can be read at (depth − 1) · 16 + R numbers, `v` at depth · N vectors. Of the place, up to R
+/// rows of N vectors, the last of them in its lanes, can be written (and read, when the terms are
+/// added to them), and nobody else uses them meanwhile.
 #[inline(always)]
 unsafe fn rows_product<V: Vector, const R: usize, const N: usize>(
     size: Strip,
     mut u: *const f32,
     mut v: *const f32,
-    out: *mut f32,
+    place: Place<'_>,
 ) {
     let mut sums = [[V::splat(0.0); N]; R];
+    let all = u16::MAX >> (16 - V::LANES);
     // SAFETY: all addresses lie within what the contract grants.
     unsafe {
-        if size.add {
-            for (r, sums) in sums.iter_mut().enumerate() {
-                for (j, sum) in sums.iter_mut().enumerate() {
-                    *sum = V::load_at(out.add((r * N + j) * V::LANES));
+        match place.start {
+            Start::Zero => {}
+            Start::Bias(bias) => {
+                for (sums, bias) in sums.iter_mut().zip(bias) {
+                    *sums = [V::splat(*bias); N];
+                }
+            }
+            Start::Sums => {
+                for (r, sums) in sums.iter_mut().enumerate().take(place.rows) {
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        let lanes = if j + 1 == N { place.last } else { all };
+                        *sum = V::load_masked(place.out.add(r * place.stride + j * V::LANES), lanes);
+                    }
                 }
             }
         }
@@ -241,9 +445,10 @@ unsafe fn rows_product<V: Vector, const R: usize, const N: usize>(
             u = u.wrapping_add(PANEL);
             v = v.wrapping_add(N * V::LANES);
         }
-        for (r, sums) in sums.iter().enumerate() {
+        for (r, sums) in sums.iter().enumerate().take(place.rows) {
             for (j, sum) in sums.iter().enumerate() {
-                sum.store_at(out.add((r * N + j) * V::LANES));
+                let lanes = if j + 1 == N { place.last } else { all };
+                sum.store_masked(place.out.add(r * place.stride + j * V::LANES), lanes);
             }
         }
     }

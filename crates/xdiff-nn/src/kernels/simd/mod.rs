@@ -62,6 +62,26 @@ pub(crate) trait Vector: Copy {
         }
         Self::load(&all)
     }
+    /// Writes the lanes whose bit in `mask` is set to an address.
+    ///
+    /// # Safety
+    /// The numbers of the lanes in `mask` can be written, and nobody else uses them meanwhile; the
+    /// address itself may lie outside.
+    #[inline(always)]
+    unsafe fn store_masked(self, to: *mut f32, mask: u16) {
+        if mask == u16::MAX >> (16 - Self::LANES) {
+            // SAFETY: all lanes can be written.
+            return unsafe { self.store_at(to) };
+        }
+        let mut all = [0.0; 16];
+        self.store(&mut all);
+        for (i, lane) in all.iter().enumerate().take(Self::LANES) {
+            if mask & (1 << i) != 0 {
+                // SAFETY: this lane can be written.
+                unsafe { *to.wrapping_add(i) = *lane };
+            }
+        }
+    }
     /// Of N · [`LANES`](Vector::LANES) numbers in order, every N-th from the j-th on in vector j.
     #[inline(always)]
     fn split<const N: usize>(numbers: [Self; N]) -> [Self; N] {
@@ -401,6 +421,11 @@ pub(crate) mod tests {
                 unsafe { V::load_masked(x.as_ptr(), mask) }.store(&mut lanes);
                 let expected = |i: usize| if mask & (1 << i) != 0 { x[i] } else { 0.0 };
                 assert!(lanes.iter().enumerate().all(|(i, v)| *v == expected(i)), "{mask}: {lanes:?}");
+                let mut written = vec![-1.0; V::LANES];
+                // SAFETY: as many numbers as a vector holds.
+                unsafe { V::load(&x).store_masked(written.as_mut_ptr(), mask) };
+                let expected = |i: usize| if mask & (1 << i) != 0 { x[i] } else { -1.0 };
+                assert!(written.iter().enumerate().all(|(i, v)| *v == expected(i)), "{mask}: {written:?}");
             }
         }
     }

@@ -60,6 +60,11 @@ impl Vector for Avx512 {
         Self(unsafe { _mm512_maskz_loadu_ps(mask, from) })
     }
     #[inline(always)]
+    unsafe fn store_masked(self, to: *mut f32, mask: u16) {
+        // SAFETY: only lanes in the mask are written.
+        unsafe { _mm512_mask_storeu_ps(to, mask, self.0) }
+    }
+    #[inline(always)]
     fn split<const N: usize>(numbers: [Self; N]) -> [Self; N] {
         assert!(N == 2 || N == 4);
         // No closures here or in `join`: one that is not inlined loses the instruction set.
