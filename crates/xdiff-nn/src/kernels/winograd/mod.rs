@@ -25,7 +25,8 @@ use self::weights::{WeightGrad, WeightPanel};
 use super::buffer::{Scratch, Writer};
 use super::dots::{Dots, Rows};
 use super::matrix::Target;
-use super::panels::{BUNDLE, Columns, PANEL, Panels, Products, Turned};
+use super::packing::Turned;
+use super::panels::{BUNDLE, Columns, PANEL, Panels, Products};
 use super::simd::{Level, run_at};
 use crate::layers::ConvShape;
 
