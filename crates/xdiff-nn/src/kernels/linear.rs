@@ -13,7 +13,8 @@ use rayon::prelude::*;
 use super::buffer::{Output, Scratch, Writer};
 use super::dots::Rows;
 use super::matrix::{Matrix, Onto, Target, multiply, multiply_into};
-use super::panels::{BUNDLE, Columns, PANEL, Panels, Products, Turned, pack};
+use super::packing::{Turned, pack};
+use super::panels::{BUNDLE, Columns, PANEL, Panels, Products};
 use super::simd::{Level, run_at};
 
 /// Sizes of y (samples, rows, out) = x (samples, rows, in) · wᵀ (in, out) + b.

@@ -18,6 +18,7 @@ pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod matrix;
 pub(crate) mod moments;
+mod packing;
 mod panels;
 pub(crate) mod pool;
 pub(crate) mod resample;

@@ -21,26 +21,25 @@ const TILE_WIDTH: Range<usize> = 256..2048;
 /// Positions of one sample, as a part of the rows that a weight's gradient sums over.
 struct Piece {
     sample: usize,
-    positions: Range<usize>,
+    /// Which of the ranges that the positions are divided into.
+    tile: usize,
     /// Where they stand in the rows; filled up with zeros to a whole number of vectors.
     start: usize,
 }
 
-/// Pieces that cover all samples and positions, in sets of about `wanted` numbers a row.
-fn pieces(s: &ConvShape, lanes: usize, wanted: usize) -> Vec<Vec<Piece>> {
-    let tiles = chunks(s.positions(), wanted.next_multiple_of(lanes));
-    let mut sets: Vec<Vec<Piece>> = Vec::new();
-    let mut filled = wanted;
-    for (sample, tile) in (0..s.batch).flat_map(|sample| tiles.iter().map(move |tile| (sample, tile))) {
-        let width = tile.len().next_multiple_of(lanes);
-        if filled + width > wanted {
-            sets.push(Vec::new());
-            filled = 0;
+/// Pieces of all samples and tiles, in sets of about `wanted` numbers a row, and how many numbers
+/// each set has.
+fn pieces(s: &ConvShape, tiles: &[Range<usize>], lanes: usize, wanted: usize) -> Vec<(usize, Vec<Piece>)> {
+    let mut sets: Vec<(usize, Vec<Piece>)> = Vec::new();
+    for (sample, tile) in (0..s.batch).flat_map(|sample| (0..tiles.len()).map(move |tile| (sample, tile))) {
+        let width = tiles[tile].len().next_multiple_of(lanes);
+        match sets.last_mut() {
+            Some((filled, set)) if *filled + width <= wanted => {
+                set.push(Piece { sample, tile, start: *filled });
+                *filled += width;
+            }
+            _ => sets.push((width, vec![Piece { sample, tile, start: 0 }])),
         }
-        if let Some(set) = sets.last_mut() {
-            set.push(Piece { sample, positions: tile.clone(), start: filled });
-        }
-        filled += width;
     }
     sets
 }
@@ -56,24 +55,26 @@ pub(super) fn products(s: &ConvShape, dy: &[f32], x: &[f32], dw: Writer<'_>) {
     let parts = s.geometry.groups * ins.len();
     let outs = chunks(group_out, group_out.div_ceil(TASKS.div_ceil(parts)).max(16));
     let height = ins.first().map_or(0, Range::len) * taps + outs.first().map_or(0, Range::len);
-    let sets = pieces(s, lanes, (TILE_VALUES / height.max(1)).clamp(TILE_WIDTH.start, TILE_WIDTH.end));
+    let wanted = (TILE_VALUES / height.max(1)).clamp(TILE_WIDTH.start, TILE_WIDTH.end);
+    let tiles = chunks(positions, wanted.next_multiple_of(lanes));
+    let sets = pieces(s, &tiles, lanes, wanted);
+    // A line more than needed, against cache conflicts.
+    let stride = sets.iter().map(|(width, _)| width).max().map_or(0, |width| width + 16);
+    let plans: Vec<Plan> =
+        tiles.par_iter().map(|tile| Plan::new(s, tile.clone(), Layout::Rows(stride), lanes, false)).collect();
     (0..parts * outs.len()).into_par_iter().with_max_len(1).for_each(|task| {
         let (rest, outs) = (task / outs.len(), outs[task % outs.len()].clone());
         let (group, ins) = (rest / ins.len(), ins[rest % ins.len()].clone());
         let channel = group * group_out + outs.start;
         let to = Target { writer: dw, start: channel * depth + ins.start * taps, stride: depth };
-        for (turn, set) in sets.iter().enumerate() {
-            let width: usize = set.iter().map(|p| p.positions.len().next_multiple_of(lanes)).sum();
-            // A line more than needed, against cache conflicts.
-            let stride = width + 16;
+        for (turn, (width, set)) in sets.iter().enumerate() {
             let mut columns = Scratch::take(ins.len() * taps * stride);
             let mut grads = Scratch::take(outs.len() * stride);
             for piece in set {
-                let (from, to) = (&piece.positions, piece.start);
+                let (from, to) = (&tiles[piece.tile], piece.start);
                 let first_in = (piece.sample * s.in_channels + group * group_in + ins.start) * pixels;
                 let planes = &x[first_in..first_in + ins.len() * pixels];
-                let plan = Plan::new(s, from.clone(), Layout::Rows(stride), lanes, false);
-                plan.unfold(planes, &mut columns[to..]);
+                plans[piece.tile].unfold(planes, ins.len() * taps, &mut columns[to..]);
                 let first_out = (piece.sample * s.out_channels + channel) * positions;
                 let dy = dy[first_out..first_out + outs.len() * positions].chunks_exact(positions);
                 for (row, dy) in grads.chunks_exact_mut(stride).zip(dy) {
@@ -86,7 +87,7 @@ pub(super) fn products(s: &ConvShape, dy: &[f32], x: &[f32], dw: Writer<'_>) {
             }
             let a = Rows { values: &grads, count: outs.len(), stride };
             let b = Rows { values: &columns, count: ins.len() * taps, stride };
-            run_at(level, Dots { a, b, vectors: width / lanes, to, add: turn > 0 });
+            run_at(level, Dots { a, b, vectors: *width / lanes, to, add: turn > 0 });
         }
     });
 }

@@ -12,9 +12,8 @@ use rayon::prelude::*;
 use super::{TASKS, chunks};
 use crate::kernels::buffer::{Scratch, Writer};
 use crate::kernels::im2col::{Layout, Plan};
-use crate::kernels::panels::{
-    BUNDLE, Columns, PANEL, Panels, Products, RowProducts, pack_columns, pack_rows,
-};
+use crate::kernels::packing::{pack_columns, pack_rows};
+use crate::kernels::panels::{BUNDLE, Columns, PANEL, Panels, Products, RowProducts};
 use crate::kernels::simd::{Level, run_at};
 use crate::layers::{ConvGeometry, ConvShape, Padding};
 
@@ -25,16 +24,18 @@ const BLOCK_VALUES: usize = 100_000;
 /// weights.
 const TURNED_POSITIONS: usize = 256;
 
-/// Ranges of positions in whole bundles, of about [`BLOCK_VALUES`] values with `height` values a
-/// position.
+/// Ranges of positions in whole bundles, about as many in each, of up to [`BLOCK_VALUES`] values
+/// with `height` values a position.
 fn blocks(positions: usize, height: usize, level: Level) -> Vec<Range<usize>> {
-    let bundle = BUNDLE * level.lanes();
-    chunks(positions, (BLOCK_VALUES / (height * bundle)).clamp(1, 16) * bundle)
+    let width = BUNDLE * level.lanes();
+    let bundles = positions.div_ceil(width);
+    let blocks = bundles.div_ceil((BLOCK_VALUES / (height * width)).clamp(1, 16));
+    chunks(positions, bundles.div_ceil(blocks) * width)
 }
 
-/// Columns in bundles, of `height` rows.
-fn bundles(height: usize, level: Level) -> Layout {
-    Layout::Bundles { width: BUNDLE * level.lanes(), height }
+/// The layout that products take.
+fn bundles(level: Level) -> Layout {
+    Layout::Bundles(BUNDLE * level.lanes())
 }
 
 /// The weights of a convolution.
@@ -69,13 +70,13 @@ pub(super) fn forward(s: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>,
 fn products(s: &ConvShape, x: &[f32], w: Weights<'_>, bias: Option<&[f32]>, y: Writer<'_>) {
     let (group_in, group_out) = s.group_channels();
     let (depth, positions, level) = (group_in * s.taps(), s.positions(), Level::best());
-    let (layout, reversed) = (bundles(depth, level), matches!(w, Weights::Turned(_)));
+    let (layout, reversed) = (bundles(level), matches!(w, Weights::Turned(_)));
     let blocks: Vec<(Range<usize>, Plan)> = blocks(positions, depth, level)
         .into_par_iter()
         .map(|block| (block.clone(), Plan::new(s, block, layout, level.lanes(), reversed)))
         .collect();
-    let parts = s.geometry.groups * blocks.len();
-    // Output channels are divided too where there are few blocks.
+    let parts = s.batch.max(1) * s.geometry.groups * blocks.len();
+    // Output channels are divided too where there are few blocks; each sum stays the same.
     let step = group_out.div_ceil(TASKS.div_ceil(parts)).max(64);
     let outs: Vec<(usize, Range<usize>)> = (0..s.geometry.groups)
         .flat_map(|group| chunks(group_out, step).into_iter().map(move |outs| (group, outs)))
@@ -88,7 +89,7 @@ fn products(s: &ConvShape, x: &[f32], w: Weights<'_>, bias: Option<&[f32]>, y: W
         let groups = block.len().div_ceil(level.lanes());
         let mut columns = Scratch::take(groups * level.lanes() * depth);
         let first_in = (sample * s.in_channels + group * group_in) * s.pixels();
-        plan.unfold(&x[first_in..first_in + group_in * s.pixels()], &mut columns);
+        plan.unfold(&x[first_in..first_in + group_in * s.pixels()], depth, &mut columns);
         let channel = group * group_out + outs.start;
         // Each task has its own sample, channels and positions.
         let product = RowProducts {
@@ -161,9 +162,12 @@ fn folded(s: &ConvShape, dy: &[f32], w: &[f32], dx: Writer<'_>) {
         geometry: ConvGeometry::default(),
         ..*s
     };
-    let blocks: Vec<(Range<usize>, Plan)> = blocks(positions, step.min(group_in) * taps + group_out, level)
+    let blocks: Vec<(usize, [Plan; 2])> = blocks(positions, step.min(group_in) * taps + group_out, level)
         .into_par_iter()
-        .map(|block| (block.clone(), Plan::new(&plain, block, bundles(group_out, level), lanes, false)))
+        .map(|block| {
+            let plans = [&plain, s].map(|s| Plan::new(s, block.clone(), bundles(level), lanes, false));
+            (block.len().div_ceil(lanes), plans)
+        })
         .collect();
     (0..s.batch * ins.len()).into_par_iter().with_max_len(1).for_each(|task| {
         let (sample, part) = (task / ins.len(), task % ins.len());
@@ -177,15 +181,15 @@ fn folded(s: &ConvShape, dy: &[f32], w: &[f32], dx: Writer<'_>) {
         let dy = &dy[first_out..first_out + group_out * positions];
         let weights = Panels { values: &packed[part], depth: group_out };
         let rows = weights.len() * PANEL;
-        for (block, plan) in &blocks {
-            let groups = block.len().div_ceil(lanes);
+        for (groups, [unfolded, folded]) in &blocks {
+            let groups = *groups;
             let mut columns = Scratch::take(groups * lanes * group_out);
-            plan.unfold(dy, &mut columns);
+            unfolded.unfold(dy, group_out, &mut columns);
             let mut sums = Scratch::take(groups * lanes * rows);
             let (panels, to) = (0..weights.len(), Writer::over(&mut sums));
             let columns = Columns::whole(&columns, groups, group_out);
             run_at(level, Products { weights, panels, columns, to, start: 0 });
-            Plan::new(s, block.clone(), bundles(rows, level), lanes, false).fold(&sums, planes);
+            folded.fold(&sums, rows, planes);
         }
     });
 }

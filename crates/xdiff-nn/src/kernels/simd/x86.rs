@@ -62,7 +62,14 @@ impl Vector for Avx512 {
     #[inline(always)]
     unsafe fn store_masked(self, to: *mut f32, mask: u16) {
         // SAFETY: only lanes in the mask are written.
-        unsafe { _mm512_mask_storeu_ps(to, mask, self.0) }
+        unsafe {
+            // Some processors write through a mask much more slowly.
+            if mask == u16::MAX {
+                _mm512_storeu_ps(to, self.0);
+            } else {
+                _mm512_mask_storeu_ps(to, mask, self.0);
+            }
+        }
     }
     #[inline(always)]
     fn split<const N: usize>(numbers: [Self; N]) -> [Self; N] {

@@ -8,7 +8,8 @@ use super::{chunks, parts, sizes_of, transform};
 use crate::kernels::buffer::{Scratch, Writer};
 use crate::kernels::dots::{Dots, Rows};
 use crate::kernels::matrix::Target;
-use crate::kernels::panels::{BUNDLE, Columns, PANEL, Panels, Products, Turned};
+use crate::kernels::packing::Turned;
+use crate::kernels::panels::{BUNDLE, Columns, PANEL, Panels, Products};
 use crate::kernels::simd::{Level, run_at};
 use crate::layers::ConvShape;
 

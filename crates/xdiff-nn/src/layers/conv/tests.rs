@@ -75,6 +75,12 @@ fn many_channels_and_tiles_agree() {
         (130, 40, (7, 9), 1, ConvGeometry::default()),
         (40, 130, (70, 65), 1, ConvGeometry::default()),
         (40, 24, (6, 6), 5, ConvGeometry { groups: 2, ..same }),
+        (24, 3, (18, 17), 3, same),
+        (32, 28, (20, 17), 3, ConvGeometry { groups: 4, ..same }),
+        (12, 5, (18, 20), 5, ConvGeometry { dilation: (2, 1), padding: pad4(7, 8, 1, 3), ..same }),
+        (9, 5, (18, 20), 3, ConvGeometry { padding: pad4(3, 0, 1, 1), ..same }),
+        (20, 30, (66, 60), 3, ConvGeometry { stride: (2, 2), ..same }),
+        (20, 70, (33, 35), 1, ConvGeometry { stride: (2, 2), ..Default::default() }),
     ] {
         let x = randn(1, &[2, inputs, size.0, size.1]);
         let w = randn(2, &[outputs, inputs / geometry.groups, kernel, kernel]);
@@ -124,7 +130,7 @@ fn gradients_match_differences() {
 /// A sample's result has the same bits alone and in a batch, with one thread and with three.
 #[test]
 fn results_depend_on_neither_batch_nor_threads() {
-    for (inputs, outputs, groups) in [(20, 24, 1), (6, 12, 6)] {
+    for (inputs, outputs, groups) in [(20, 24, 1), (6, 12, 6), (10, 36, 2)] {
         let geometry = ConvGeometry { padding: Padding::symmetric(1, 1), groups, ..Default::default() };
         let x = randn(1, &[5, inputs, 21, 19]);
         let w = randn(2, &[outputs, inputs / groups, 3, 3]);
@@ -142,8 +148,10 @@ fn results_depend_on_neither_batch_nor_threads() {
         let three = run(3, &x);
         assert!(run(1, &x) == three, "threads, {groups} groups");
         let alone = run(2, &x.narrow(0, 3, 1).unwrap());
-        let n = alone.0.len();
-        assert!(alone.0 == three.0[3 * n..4 * n], "batch, {groups} groups");
+        for (alone, three) in [(&alone.0, &three.0), (&alone.1, &three.1)] {
+            let n = alone.len();
+            assert!(*alone == three[3 * n..4 * n], "batch, {groups} groups");
+        }
     }
 }
 
