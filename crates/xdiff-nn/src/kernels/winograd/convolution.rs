@@ -137,6 +137,15 @@ impl Convolution<'_> {
         (input, Points { channels: panels * PANEL, ..input })
     }
 
+    /// Forms the points of some groups of the input, its channels divided among the threads.
+    fn input_points<const M: usize>(&self, part: Part<'_>, loads: &Loads, x: &[f32], v: &mut [f32]) {
+        let to = Writer::over(v);
+        let channels = parts(self.s.inputs, 4 * rayon::current_num_threads());
+        channels.into_par_iter().with_max_len(1).for_each(|channels| {
+            run_at(self.level, InputTiles::<M> { part, loads, x, channels, to });
+        });
+    }
+
     /// The products for all points. The weights are those of the input channels from `first` on.
     fn products<const M: usize>(
         &self,
@@ -203,10 +212,7 @@ impl Convolution<'_> {
             let (v_points, m_points) = self.points(held.len(), panels);
             let mut v = Scratch::take(n * v_points.stride());
             let mut m = Scratch::take(n * m_points.stride());
-            let to = Writer::over(&mut v);
-            parts(s.inputs, 4 * threads).into_par_iter().with_max_len(1).for_each(|channels| {
-                run_at(self.level, InputTiles::<M> { part: part(v_points), loads, x, channels, to });
-            });
+            self.input_points::<M>(part(v_points), loads, x, &mut v);
             let to = Writer::over(&mut m);
             (0..n).into_par_iter().with_max_len(1).for_each(|point| {
                 let columns = Columns::whole(&v[point * v_points.stride()..], held.len(), s.inputs);
@@ -240,11 +246,7 @@ impl Convolution<'_> {
             let part = |points| Part { s, all, first: held.start, points };
             let v_points = self.points(held.len(), 0).0;
             let mut v = Scratch::take(n * v_points.stride());
-            let to = Writer::over(&mut v);
-            let channels = parts(s.inputs, 4 * threads);
-            channels.into_par_iter().with_max_len(1).for_each(|channels| {
-                run_at(self.level, InputTiles::<M> { part: part(v_points), loads, x, channels, to });
-            });
+            self.input_points::<M>(part(v_points), loads, x, &mut v);
             sets.par_iter().with_max_len(1).for_each(|set| {
                 let panels = set.len();
                 let m_points = self.points(held.len(), panels).1;
