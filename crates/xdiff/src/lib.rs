@@ -8,5 +8,7 @@ pub use xdiff_data as data;
 #[cfg(feature = "metrics")]
 pub use xdiff_metrics as metrics;
 pub use xdiff_nn as nn;
+#[cfg(feature = "vision")]
+pub use xdiff_vision as vision;
 #[cfg(feature = "viz")]
 pub use xdiff_viz as viz;

@@ -1,0 +1,110 @@
+//! What all networks for classification have in common.
+
+use std::fmt::Debug;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Pass, Result};
+
+/// What a backbone is and takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// torchvision's name of the architecture, such as `resnet18`.
+    pub name: String,
+    /// Channels of an image.
+    pub in_channels: usize,
+    /// How many classes the head tells apart.
+    pub classes: usize,
+    /// The least height and width of an image.
+    pub least_side: usize,
+    /// The prefix of the parameters of the head, which another number of classes replaces.
+    pub head: String,
+    /// The path of the first convolution, whose weight another number of channels replaces.
+    pub stem: String,
+}
+
+/// What the convolutional part of a backbone gives.
+#[derive(Clone, Debug)]
+pub struct Maps {
+    /// The last feature maps (B, D, h, w).
+    pub maps: Tensor,
+    /// Logits (B, K) of the auxiliary heads, in order of depth; empty in a prediction and for
+    /// networks without such heads.
+    pub auxiliary: Vec<Tensor>,
+}
+
+/// What the head of a backbone gives.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// One number a class (B, K), before the softmax.
+    pub logits: Tensor,
+    /// The vector from which the last layer forms them (B, D).
+    pub features: Tensor,
+}
+
+/// What a backbone gives.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// One number a class (B, K), before the softmax.
+    pub logits: Tensor,
+    /// The vector from which the last layer forms them (B, D).
+    pub features: Tensor,
+    /// As [`Maps::auxiliary`].
+    pub auxiliary: Vec<Tensor>,
+}
+
+/// A network for classification, in two parts.
+///
+/// Tap sites are the paths of torchvision's modules, which are the weight paths: every block, every
+/// stage, and every layer of a plain sequence (`layer1.0`, `layer1`, `features.4`).
+pub trait Backbone: Debug + Send + Sync {
+    /// What the network is and takes.
+    fn describe(&self) -> Description;
+
+    /// Images to the last feature maps.
+    ///
+    /// # Shapes
+    /// (B, C, H, W), normalised as the weights ask for, to (B, D, h, w).
+    ///
+    /// # Errors
+    /// When the tap reports an error, or shapes do not fit.
+    fn maps(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Maps>;
+
+    /// The last feature maps to logits and penultimate features.
+    ///
+    /// # Errors
+    /// When the tap reports an error, or shapes do not fit.
+    fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head>;
+
+    /// Images to logits and penultimate features.
+    ///
+    /// # Shapes
+    /// (B, C, H, W) to (B, K) and (B, D).
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the images have another shape than [`describe`](Self::describe) says;
+    /// those of the two parts.
+    fn forward(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Output> {
+        check_images(&self.describe(), images)?;
+        let Maps { maps, auxiliary } = self.maps(images, pass)?;
+        let Head { logits, features } = self.head(&maps, pass)?;
+        Ok(Output { logits, features, auxiliary })
+    }
+}
+
+/// Fails unless images have the channels and the least side that a backbone takes.
+pub(crate) fn check_images(is: &Description, images: &Tensor) -> Result<()> {
+    let (name, channels, side) = (&is.name, is.in_channels, is.least_side);
+    match *images.dims() {
+        [b, c, h, w] if b > 0 && c == channels && h.min(w) >= side => Ok(()),
+        _ => Err(Error::input(
+            "images",
+            format!(
+                "shape {:?}; {name} takes (B, {channels}, H, W) with at least one image and sides \
+                 of {side} or more",
+                images.dims()
+            ),
+        )),
+    }
+}

@@ -1,0 +1,89 @@
+//! What accompanies one run of a network.
+
+use std::fmt;
+
+use candle_core::Tensor;
+use xdiff_nn::layers::Mode;
+use xdiff_nn::tap::visit;
+use xdiff_nn::{Rng, Tap};
+
+use crate::Result;
+
+/// One run of a network: whether it learns, where its dropout comes from, and who looks on.
+pub struct Pass<'a> {
+    mode: Mode,
+    dropout: Option<&'a Rng>,
+    frozen: &'a [String],
+    tap: &'a mut dyn Tap,
+}
+
+impl fmt::Debug for Pass<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pass")
+            .field("mode", &self.mode)
+            .field("dropout", &self.dropout)
+            .field("frozen", &self.frozen)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// A prediction: running statistics, no dropout.
+    pub fn eval(tap: &'a mut dyn Tap) -> Self {
+        Self { mode: Mode::Eval, dropout: None, frozen: &[], tap }
+    }
+
+    /// A step of training: statistics of the batch, and no dropout unless
+    /// [`with_dropout`](Self::with_dropout) is called.
+    pub fn train(tap: &'a mut dyn Tap) -> Self {
+        Self { mode: Mode::Train, ..Self::eval(tap) }
+    }
+
+    /// Draws dropout from forks of this generator by the path of the layer.
+    #[must_use]
+    pub fn with_dropout(self, rng: &'a Rng) -> Self {
+        Self { dropout: Some(rng), ..self }
+    }
+
+    /// Keeps the running statistics of every batch norm whose path begins with one of these
+    /// prefixes, as befits layers whose weights are frozen.
+    #[must_use]
+    pub fn with_frozen(self, prefixes: &'a [String]) -> Self {
+        Self { frozen: prefixes, ..self }
+    }
+
+    /// Whether the run is one of training.
+    pub fn is_training(&self) -> bool {
+        self.mode == Mode::Train
+    }
+
+    /// The mode of the batch norm at this path.
+    pub(crate) fn norm_mode(&self, path: &str) -> Mode {
+        if self.frozen.iter().any(|prefix| path.starts_with(prefix.as_str())) {
+            Mode::Eval
+        } else {
+            self.mode
+        }
+    }
+
+    /// Whether the activation of this site is wanted.
+    pub(crate) fn wants(&self, site: &str) -> bool {
+        self.tap.wants(site)
+    }
+
+    /// Offers the activation of a site to the tap.
+    pub(crate) fn visit(&mut self, site: &str, x: Tensor) -> Result<Tensor> {
+        Ok(visit(self.tap, site, x)?)
+    }
+
+    /// Dropout with probability `p` at this path; the identity in a prediction, or when no generator
+    /// was given.
+    pub(crate) fn dropout(&self, path: &str, x: Tensor, p: f64) -> Result<Tensor> {
+        match self.dropout {
+            Some(rng) if self.mode == Mode::Train && p > 0.0 => {
+                Ok(xdiff_nn::layers::dropout(&x, p, &mut rng.fork(path))?)
+            }
+            _ => Ok(x),
+        }
+    }
+}
