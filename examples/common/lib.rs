@@ -1,6 +1,8 @@
 //! What the examples share.
 
+pub mod classify;
 pub mod conformance;
+pub mod manifest;
 pub mod mri;
 
 /// Every result is fresh memory. The system's allocator hands large blocks back when they are

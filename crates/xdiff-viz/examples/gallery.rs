@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use image::{Rgb, RgbImage};
 use xdiff_viz::{
     BarChart, BarSeries, Bins, BoxMark, Cell, ChartOptions, ColorBar, Colormap, Grid, GridOptions, Guide,
-    HeatmapOptions, Histogram, HistogramSeries, LineChart, LineSeries, Mask, Opacity, Plane, Report,
-    Resample, Scale, ScatterChart, ScatterSeries, Table, ValueRange, Window, draw_boxes, enlarge, heatmap,
-    outline, save_png,
+    HeatmapOptions, Histogram, HistogramSeries, LineChart, LineSeries, Mask, MatrixChart, Opacity, Plane,
+    Report, Resample, Scale, ScatterChart, ScatterSeries, Table, ValueRange, Window, draw_boxes, enlarge,
+    heatmap, outline, save_png,
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -33,6 +33,7 @@ fn main() -> Outcome<()> {
                 ("bar-many", many_bars()?),
                 ("histogram", histogram()?),
                 ("scatter", scatter()?),
+                ("matrix", matrix()?),
             ],
         ),
     ] {
@@ -271,6 +272,21 @@ fn scatter() -> Outcome<RgbImage> {
             ScatterSeries::new("AD", cloud(4000, 9.0)),
         ],
         radius: 4.0,
+    };
+    Ok(chart.render()?)
+}
+
+fn matrix() -> Outcome<RgbImage> {
+    let classes = ["glioma", "meningioma", "none", "pituitary"].map(String::from).to_vec();
+    let chart = MatrixChart {
+        title: "Tumour kinds, 160 slices".into(),
+        row_title: "true".into(),
+        column_title: "predicted".into(),
+        rows: classes.clone(),
+        columns: classes,
+        values: vec![31., 6., 1., 2., 5., 29., 2., 4., 0., 1., 39., 0., 1., 3., 0., 36.],
+        cell: 96,
+        ..Default::default()
     };
     Ok(chart.render()?)
 }

@@ -1,6 +1,6 @@
 //! Where images and masks come from.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use xdiff::data::folder::{PairLayout, pairs};
@@ -11,6 +11,7 @@ use xdiff::data::{
 };
 
 use crate::AnyError;
+use crate::manifest::manifest_above;
 
 /// Images with masks, parted into those to train on and those held out.
 #[derive(Clone)]
@@ -92,15 +93,5 @@ pub fn folder(dir: &Path, mask: MaskKind, size: usize, seed: u64) -> Result<MriD
         held_out: Arc::new(Subset::new(all, parts.test)?),
         mask,
         about,
-    })
-}
-
-/// The nearest `MANIFEST.tsv` up to three folders above, and the folder's name in it.
-fn manifest_above(dir: &Path) -> Option<(PathBuf, String)> {
-    let dir = dir.canonicalize().ok()?;
-    dir.ancestors().take(4).find_map(|root| {
-        let file = root.join("MANIFEST.tsv");
-        let prefix = dir.strip_prefix(root).ok()?.to_str()?.replace('\\', "/");
-        file.is_file().then_some((file, prefix))
     })
 }

@@ -1,0 +1,3 @@
+//! Training a classifier, and judging it on images that it never saw.
+
+pub mod source;
