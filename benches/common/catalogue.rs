@@ -1,8 +1,10 @@
 //! All workloads, in the order of their tables.
 
+use xdiff::metrics::SsimPreset;
 use xdiff::nn::layers::Activation;
 use xdiff_examples::mri::preset::Preset;
 
+use crate::metric::Metric;
 use crate::op::{Op, Pass, Pooling};
 use crate::stack::Stack;
 use crate::unet::{Unet, UnetRun, reference};
@@ -12,7 +14,7 @@ const STEPS: usize = 10;
 
 /// All workloads.
 pub fn all() -> Vec<Workload> {
-    [models(), convolutions(), operations(), bf16()].concat()
+    [models(), convolutions(), operations(), bf16(), metrics()].concat()
 }
 
 /// Networks, and the layers of larger ones.
@@ -165,6 +167,15 @@ fn both_passes(ops: Vec<Op>) -> Vec<Workload> {
 pub fn bf16() -> Vec<Workload> {
     let convolutions = usual_convolutions().into_iter().map(|op| Workload::op(op, Pass::Forward));
     std::iter::once(reference_unet(UnetRun::Forward)).chain(convolutions).map(Workload::bf16).collect()
+}
+
+/// Metrics over images and features.
+pub fn metrics() -> Vec<Workload> {
+    let presets = [SsimPreset::Wang, SsimPreset::SkimageDefault, SsimPreset::Torchmetrics];
+    let (vectors, dim) = (4096, 2048);
+    let mut all = presets.map(|preset| Metric::Ssim { preset, images: 1000, size: 512 }).to_vec();
+    all.extend([Metric::Moments { vectors, dim }, Metric::Frechet { vectors, dim }]);
+    all.into_iter().map(Workload::metric).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod machine;
+pub mod metric;
 pub mod op;
 pub mod precision;
 mod resnet18;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use xdiff_examples::AnyError;
 
+use crate::metric::Metric;
 use crate::op::{self, Op, Pass};
 use crate::precision::Precision;
 use crate::resnet18;
@@ -40,6 +41,8 @@ pub enum Table {
     Operations,
     /// What computes in bf16.
     Bf16,
+    /// Metrics.
+    Metrics,
 }
 
 /// What is done.
@@ -57,6 +60,8 @@ pub enum Work {
     Stack(Stack),
     /// A pixel U-Net.
     Unet(Box<Unet>),
+    /// A metric.
+    Metric(Metric),
     /// A training step of ResNet-18 with AdamW.
     Resnet18 {
         /// Images at once.
@@ -122,6 +127,13 @@ impl Workload {
         Self::model("resnet18/train".to_owned(), Work::Resnet18 { batch, size }, flops)
     }
 
+    /// A metric.
+    pub fn metric(metric: Metric) -> Self {
+        let (name, flops, bytes) = (metric.name(), metric.flops(), metric.bytes());
+        let (table, precision, work) = (Table::Metrics, Precision::F32, Work::Metric(metric));
+        Self { name, table, precision, work, flops, bytes }
+    }
+
     fn model(name: String, work: Work, flops: u64) -> Self {
         Self { name, table: Table::Models, precision: Precision::F32, work, flops, bytes: 0 }
     }
@@ -147,6 +159,7 @@ impl Workload {
             Work::Op { op, pass } => op::prepare(op, *pass),
             Work::Stack(stack) => stack.prepare(),
             Work::Unet(unet) => unet.prepare(),
+            Work::Metric(metric) => metric.prepare(),
             Work::Resnet18 { batch, size } => resnet18::prepare(*batch, *size),
         })?;
         Ok(Prepared { run: Box::new(move || precision.within(&mut run)), parameters })

@@ -30,9 +30,9 @@ import tables
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TABLES = "models", "convolutions", "operations", "bf16"
+TABLES = "models", "convolutions", "operations", "bf16", "metrics"
 # Seconds of a turn.
-TURN = {"models": 2.0}
+TURN = {"models": 2.0, "metrics": 0.1}
 SHORT_TURN = 0.4
 # Enough for a median, however quick a run is.
 MOST_RUNS = 2000

@@ -39,7 +39,7 @@ def row(workload, ours, theirs, peaks):
         return "?" if side.memory is None else f"{side.memory:.0f}"
 
     work, name = workload["work"], workload["name"]
-    if "size" in work:
+    if "batch" in work and "size" in work:
         name += f", {work['batch']}×{work['size']}²"
     by_round = [statistics.median(a) / statistics.median(b) for a, b in zip(ours.rounds, theirs.rounds)]
     spent = [statistics.median(side.processor_ms or [float("nan")]) for side in (ours, theirs)]

@@ -15,6 +15,7 @@ import resource
 import sys
 
 import torch
+from torch_metrics import prepare_metric
 from torch_ops import converted, parameters, prepare_op, prepare_stack, tensor, timed
 
 SIDE = 2048
@@ -102,6 +103,7 @@ def training(loss, optimizer):
 
 
 PREPARE = {
+    "metric": prepare_metric,
     "op": prepare_op,
     "stack": prepare_stack,
     "unet": prepare_unet,
