@@ -45,8 +45,8 @@ impl<'a> Pass<'a> {
         Self { dropout: Some(rng), ..self }
     }
 
-    /// Keeps the running statistics of every batch norm whose path begins with one of these
-    /// prefixes, as befits layers whose weights are frozen.
+    /// Keeps the running statistics of every batch norm at or below one of these paths, as befits
+    /// layers whose weights are frozen: `layer1` reaches `layer1.0.bn1`, but not `layer10`.
     #[must_use]
     pub fn with_frozen(self, prefixes: &'a [String]) -> Self {
         Self { frozen: prefixes, ..self }
@@ -59,7 +59,7 @@ impl<'a> Pass<'a> {
 
     /// The mode of the batch norm at this path.
     pub(crate) fn norm_mode(&self, path: &str) -> Mode {
-        if self.frozen.iter().any(|prefix| path.starts_with(prefix.as_str())) {
+        if self.frozen.iter().any(|frozen| is_below(path, frozen)) {
             Mode::Eval
         } else {
             self.mode
@@ -86,4 +86,9 @@ impl<'a> Pass<'a> {
             _ => Ok(x),
         }
     }
+}
+
+/// Whether a weight or layer is the one at `path`, or lies below it.
+pub(crate) fn is_below(name: &str, path: &str) -> bool {
+    name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
