@@ -7,6 +7,8 @@ mod backbone;
 mod block;
 mod network;
 mod pass;
+pub mod segment;
+pub mod train;
 
 pub use backbone::{Backbone, Description, Head, Maps, Output};
 pub use network::Network;
