@@ -370,6 +370,14 @@ impl ParamSet {
         self.params.iter().filter(|(_, p)| p.trainable).map(|(n, p)| (n.as_str(), &p.var))
     }
 
+    /// Freezes, from here on, every parameter whose name satisfies `rule`: no optimiser that is made
+    /// later trains it. The model still computes its gradient; [`Params::freeze`] spares that too.
+    pub fn freeze(&mut self, rule: impl Fn(&str) -> bool) {
+        for (name, param) in &mut self.params {
+            param.trainable &= !rule(name);
+        }
+    }
+
     /// How many numbers the learnt parameters have.
     pub fn count(&self) -> usize {
         self.params.values().filter(|p| p.role == Role::Weight).map(|p| p.var.elem_count()).sum()
@@ -471,6 +479,17 @@ mod tests {
             let Err(Error::Keys(report)) = p.weight(&name, dims, Init::ZEROS) else { panic!("{name} fits") };
             assert!(report.missing.contains(&name) && report.missing.contains(&"fits0".to_owned()));
         }
+    }
+
+    #[test]
+    fn a_set_can_be_frozen_in_part() {
+        let p = Params::fresh(1, &Device::Cpu);
+        build(&p).unwrap();
+        p.weight("b", 2, Init::ZEROS).unwrap();
+        let mut set = p.finish().unwrap();
+        set.freeze(|name| name.starts_with("a."));
+        assert_eq!(set.trainable().map(|(n, _)| n).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(set.role("a.weight"), Some(Role::Weight));
     }
 
     #[test]

@@ -12,8 +12,10 @@ mod network;
 mod pass;
 mod plain;
 mod resnet;
+pub mod segment;
 mod sequence;
 mod squeezenet;
+pub mod train;
 mod vgg;
 
 pub use alexnet::{AlexNet, AlexNetConfig};

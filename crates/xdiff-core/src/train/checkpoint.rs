@@ -1,17 +1,17 @@
 //! A training on disk: one file, written whole or not at all.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use xdiff_nn::weights::{read_safetensors_with_metadata, write_safetensors};
 
+use super::archive::{Archive, Format, checkpoint_error, is_present};
 use super::config::TrainConfig;
-use crate::{Error, Result};
+use crate::Result;
 
-const FORMAT: &str = "xdiff-training-1";
+const FORMAT: Format = Format { name: "xdiff-training-1", groups: &["model", "ema", "optimizer"] };
 
 /// Everything that a training needs to go on, and everything that sampling needs to begin.
 ///
@@ -61,25 +61,15 @@ impl Checkpoint {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let header =
-            Header { step: self.step, config: self.config.clone(), description: self.description.clone() };
-        let header = serde_json::to_string(&header).map_err(|e| Error::input("checkpoint", e.to_string()))?;
-        let metadata =
-            BTreeMap::from([("format".to_owned(), FORMAT.to_owned()), ("training".to_owned(), header)]);
-        let mut tensors = BTreeMap::new();
         let groups = [
             ("model", Some(&self.weights)),
             ("ema", self.ema.as_ref()),
             ("optimizer", Some(&self.optimizer)),
         ];
-        for (group, map) in groups {
-            for (name, t) in map.into_iter().flatten() {
-                tensors.insert(format!("{group}/{name}"), t.clone());
-            }
-        }
-        let history = Tensor::from_slice(&self.history, self.history.len(), &Device::Cpu)?;
-        tensors.insert("history".to_owned(), history);
-        Ok(write_safetensors(path, &tensors, &metadata)?)
+        let groups = groups.into_iter().filter_map(|(name, map)| Some((name.to_owned(), map?.clone())));
+        let header =
+            Header { step: self.step, config: self.config.clone(), description: self.description.clone() };
+        Archive { header, groups: groups.collect(), history: self.history.clone() }.write(path, FORMAT)
     }
 
     /// Reads a file that [`write`](Self::write) wrote.
@@ -87,45 +77,17 @@ impl Checkpoint {
     /// # Errors
     /// When the file cannot be read, or is whole but no training checkpoint.
     pub fn read(path: &Path) -> Result<Self> {
-        let bad = |reason: String| Error::Checkpoint {
-            path: path.to_owned(),
-            reason,
-            hint: "give a file that a training wrote, or start anew with another output folder",
-        };
-        let (tensors, metadata) = read_safetensors_with_metadata(path)?;
-        match metadata.get("format").map(String::as_str) {
-            Some(FORMAT) => {}
-            other => return Err(bad(format!("its format is {other:?}, not {FORMAT:?}"))),
+        let mut archive = Archive::<Header>::read(path, FORMAT)?;
+        let (weights, ema, optimizer) =
+            (archive.take("model"), archive.take("ema"), archive.take("optimizer"));
+        let Archive { header: Header { step, config, description }, history, .. } = archive;
+        if history.len() != step {
+            let reason = format!("it holds {} losses for {step} steps", history.len());
+            let hint = "give a file that a training wrote, or start anew with another output folder";
+            return Err(checkpoint_error(Some(path), reason, hint));
         }
-        let header = metadata.get("training").ok_or_else(|| bad("it has no `training` entry".to_owned()))?;
-        let header: Header = serde_json::from_str(header).map_err(|e| bad(e.to_string()))?;
-        let (mut weights, mut ema, mut optimizer) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut history = Vec::new();
-        for (name, t) in tensors {
-            match name.split_once('/') {
-                Some(("model", rest)) => drop(weights.insert(rest.to_owned(), t)),
-                Some(("ema", rest)) => drop(ema.insert(rest.to_owned(), t)),
-                Some(("optimizer", rest)) => drop(optimizer.insert(rest.to_owned(), t)),
-                None if name == "history" => {
-                    let kind =
-                        format!("`history` is {:?} of shape {:?}, not a list of f32", t.dtype(), t.dims());
-                    history = t.to_vec1::<f32>().map_err(|_| bad(kind))?;
-                }
-                _ => return Err(bad(format!("it holds `{name}`, which no training writes"))),
-            }
-        }
-        if history.len() != header.step {
-            return Err(bad(format!("it holds {} losses for {} steps", history.len(), header.step)));
-        }
-        Ok(Self {
-            step: header.step,
-            config: header.config,
-            description: header.description,
-            weights,
-            ema: (!ema.is_empty()).then_some(ema),
-            optimizer,
-            history,
-        })
+        let ema = (!ema.is_empty()).then_some(ema);
+        Ok(Self { step, config, description, weights, ema, optimizer, history })
     }
 
     /// Reads the checkpoint at `path` if there is one.
@@ -133,19 +95,6 @@ impl Checkpoint {
     /// # Errors
     /// As [`read`](Self::read), but for a missing file.
     pub fn read_if_present(path: &Path) -> Result<Option<Self>> {
-        match path.try_exists() {
-            Ok(false) => Ok(None),
-            Ok(true) => Self::read(path).map(Some),
-            Err(e) => Err(xdiff_nn::Error::io(path, e).into()),
-        }
-    }
-}
-
-/// An [`Error::Checkpoint`], of a checkpoint in memory where there is no path.
-pub(super) fn checkpoint_error(path: Option<&Path>, reason: String, hint: &'static str) -> Error {
-    Error::Checkpoint {
-        path: path.map_or_else(|| PathBuf::from("(memory)"), Path::to_path_buf),
-        reason,
-        hint,
+        is_present(path)?.then(|| Self::read(path)).transpose()
     }
 }

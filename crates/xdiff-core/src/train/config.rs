@@ -1,9 +1,10 @@
 //! The configuration of a training.
 
 use serde::{Deserialize, Serialize};
-use xdiff_nn::optim::{AdamWConfig, EmaConfig, LrSchedule, Rule};
+use xdiff_nn::optim::{AdamWConfig, EmaConfig, LrSchedule};
 
 use super::loss::LossConfig;
+use super::update::{Decay, UpdateConfig};
 use crate::{Error, Result};
 
 /// Training now and then without the condition, so that guidance has something to guide away from.
@@ -66,7 +67,7 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
-        self.adamw.validate()?;
+        self.update().validate()?;
         self.lr_schedule.validate()?;
         self.loss.validate()?;
         if self.steps == 0 {
@@ -78,15 +79,6 @@ impl TrainConfig {
         if self.checkpoint_every == 0 {
             return Err(Error::config("checkpoint_every", "is 0, must be at least 1"));
         }
-        if let Some(norm) = self.clip_norm
-            && !(norm > 0.0 && norm.is_finite())
-        {
-            let reason = format!("is {norm}, must be positive and finite; leave it out for no limit");
-            return Err(Error::config("clip_norm", reason));
-        }
-        if let Some(ema) = &self.ema {
-            ema.validate()?;
-        }
         if let Some(drop) = &self.condition_dropout
             && !(0.0..=1.0).contains(&drop.probability)
         {
@@ -96,6 +88,16 @@ impl TrainConfig {
             ));
         }
         Ok(())
+    }
+
+    /// How the weights are changed.
+    pub(super) fn update(&self) -> UpdateConfig {
+        UpdateConfig {
+            adamw: self.adamw,
+            decay: Decay::All,
+            clip_norm: self.clip_norm,
+            ema: self.ema,
+        }
     }
 
     /// Whether a training under `self` goes on exactly as one under `other` would, as far as that

@@ -66,6 +66,14 @@ impl Progress {
         });
         Self { bar, smooth: None, start: None, printed: None }
     }
+
+    /// Prints a line, above the bar where there is one.
+    pub fn note(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
 }
 
 impl TrainObserver for Progress {

@@ -5,14 +5,15 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
-use xdiff_nn::optim::{AdamW, Ema, Gradients, backward};
 use xdiff_nn::weights::remove_leftovers;
 use xdiff_nn::{ParamSet, Rng};
 
-use super::checkpoint::{Checkpoint, checkpoint_error};
+use super::archive::checkpoint_error;
+use super::checkpoint::Checkpoint;
 use super::config::TrainConfig;
 use super::loss::{NoisySample, diffusion_loss};
 use super::observer::{StepReport, TrainObserver};
+use super::update::{Accumulated, State, Updater};
 use crate::cancel::CancelToken;
 use crate::schedule::NoiseSchedule;
 use crate::{Cond, Denoiser, Error, Result};
@@ -43,12 +44,10 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Trainer<D> {
     model: D,
-    params: ParamSet,
+    updater: Updater,
     schedule: NoiseSchedule,
     config: TrainConfig,
     description: Value,
-    optimizer: AdamW,
-    ema: Option<Ema>,
     history: Vec<f32>,
 }
 
@@ -65,15 +64,8 @@ impl<D: Denoiser> Trainer<D> {
         description: Value,
     ) -> Result<Self> {
         config.validate()?;
-        if params.trainable().next().is_none() {
-            return Err(Error::input(
-                "parameters",
-                "none is trainable: build the model from Params::fresh or Params::trainable",
-            ));
-        }
-        let optimizer = AdamW::new(&params, config.adamw)?;
-        let ema = config.ema.map(|ema| Ema::new(&params, ema)).transpose()?;
-        Ok(Self { model, params, schedule, config, description, optimizer, ema, history: Vec::new() })
+        let updater = Updater::new(params, config.update())?;
+        Ok(Self { model, updater, schedule, config, description, history: Vec::new() })
     }
 
     /// Goes on where a checkpoint stopped.
@@ -92,23 +84,11 @@ impl<D: Denoiser> Trainer<D> {
         if self.description != checkpoint.description {
             return differs("model or data description");
         }
-        // Everything that may fail comes before the first change.
-        let mut optimizer = AdamW::new(&self.params, self.config.adamw)?;
-        optimizer.load_state(&checkpoint.optimizer)?;
-        let ema = match (self.config.ema, &checkpoint.ema) {
-            (None, _) => None,
-            (Some(_), None) => {
-                let hint = "give the file that the training wrote, or start anew in another folder";
-                return Err(checkpoint_error(None, "it lacks the moving average".to_owned(), hint));
-            }
-            (Some(config), Some(state)) => {
-                let mut ema = Ema::new(&self.params, config)?;
-                ema.load_state(state)?;
-                Some(ema)
-            }
-        };
-        self.params.load(&checkpoint.weights)?;
-        (self.optimizer, self.ema) = (optimizer, ema);
+        self.updater.load_state(&State {
+            weights: checkpoint.weights.clone(),
+            ema: checkpoint.ema.clone(),
+            optimizer: checkpoint.optimizer.clone(),
+        })?;
         self.history.clone_from(&checkpoint.history);
         Ok(())
     }
@@ -130,7 +110,7 @@ impl<D: Denoiser> Trainer<D> {
 
     /// The weights that are being trained.
     pub fn params(&self) -> &ParamSet {
-        &self.params
+        self.updater.params()
     }
 
     /// The state now.
@@ -138,13 +118,14 @@ impl<D: Denoiser> Trainer<D> {
     /// # Errors
     /// When the device refuses.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
+        let State { weights, ema, optimizer } = self.updater.state()?;
         Ok(Checkpoint {
             step: self.step(),
             config: self.config.clone(),
             description: self.description.clone(),
-            weights: self.params.tensors()?,
-            ema: self.ema.as_ref().map(Ema::state).transpose()?,
-            optimizer: self.optimizer.state()?,
+            weights,
+            ema,
+            optimizer,
             history: self.history.clone(),
         })
     }
@@ -201,8 +182,7 @@ impl<D: Denoiser> Trainer<D> {
     ) -> Result<StepReport> {
         let step = self.step();
         let rng = Rng::new(self.config.seed).fork("train").sample(step as u64);
-        let mut total: Option<Gradients> = None;
-        let mut loss_sum = 0.0;
+        let mut sum = Accumulated::default();
         for micro in 0..self.config.accumulate {
             let batch = match batches.next() {
                 Some(Ok(batch)) => batch,
@@ -215,45 +195,12 @@ impl<D: Denoiser> Trainer<D> {
                 }
             };
             let loss = self.loss(&batch, &rng.sample(micro as u64))?;
-            let value = f64::from(loss.to_scalar::<f32>()?);
-            if !value.is_finite() {
-                return Err(Error::NonFinite {
-                    what: "the loss",
-                    step,
-                    hint: "lower the learning rate, clip the gradient, and check the images for NaN",
-                });
-            }
-            loss_sum += value;
-            let grads = backward(&loss, &self.params)?;
-            match &mut total {
-                None => total = Some(grads),
-                Some(sum) => sum.add(&grads)?,
-            }
-        }
-        let Some(mut grads) = total else {
-            return Err(Error::config("accumulate", "is 0, must be at least 1"));
-        };
-        if self.config.accumulate > 1 {
-            grads.scale(1.0 / self.config.accumulate as f64)?;
-        }
-        let grad_norm = match self.config.clip_norm {
-            Some(longest) => grads.clip_norm(longest)?,
-            None => grads.global_norm()?,
-        };
-        if !grad_norm.is_finite() {
-            return Err(Error::NonFinite {
-                what: "the gradient",
-                step,
-                hint: "lower the learning rate and check the images for NaN",
-            });
+            sum.add(&loss, self.updater.params(), step)?;
         }
         let lr = self.config.lr_schedule.lr(self.config.adamw.lr, step as u64);
-        self.optimizer.step(&grads, lr)?;
-        if let Some(ema) = &mut self.ema {
-            ema.update(&self.params)?;
-        }
-        let loss = loss_sum / self.config.accumulate as f64;
-        self.history.push(loss as f32);
+        let done = self.updater.apply(sum, lr, step)?;
+        self.history.push(done.loss as f32);
+        let (loss, grad_norm) = (done.loss, done.grad_norm);
         Ok(StepReport { step: step + 1, total: self.config.steps, loss, grad_norm, lr })
     }
 

@@ -51,9 +51,10 @@ enum Buffers {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct Slot<R> {
     name: String,
     var: Var,
+    rule: R,
     step: u64,
     buffers: Buffers,
 }
@@ -79,7 +80,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct Optimizer<R: Rule> {
     rule: R,
-    slots: Vec<Slot>,
+    slots: Vec<Slot<R>>,
 }
 
 impl<R: Rule> Optimizer<R> {
@@ -88,11 +89,39 @@ impl<R: Rule> Optimizer<R> {
     /// # Errors
     /// [`Error::Argument`] when a value of the configuration is out of range.
     pub fn new(params: &ParamSet, config: R) -> Result<Self> {
+        Self::with_rules(params, config, |_, _, rule| rule)
+    }
+
+    /// As [`new`](Self::new), where each parameter may have other settings: `rule_of` gets its name,
+    /// the parameter and `config`. An AdamW without weight decay for vectors is
+    ///
+    /// ```
+    /// # use candle_core::Device;
+    /// # use xdiff_nn::optim::{AdamW, AdamWConfig};
+    /// # use xdiff_nn::{Init, Params};
+    /// # let scope = Params::fresh(0, &Device::Cpu);
+    /// # scope.weight("bias", 4, Init::ZEROS)?;
+    /// # let params = scope.finish()?;
+    /// let optimiser = AdamW::with_rules(&params, AdamWConfig::default(), |_, var, rule| {
+    ///     if var.rank() > 1 { rule } else { AdamWConfig { weight_decay: 0.0, ..rule } }
+    /// })?;
+    /// # Ok::<(), xdiff_nn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when a value of one of the rules is out of range.
+    pub fn with_rules(
+        params: &ParamSet,
+        config: R,
+        rule_of: impl Fn(&str, &Var, R) -> R,
+    ) -> Result<Self> {
         config.validate()?;
-        let names = config.buffers();
         let slots = params
             .trainable()
             .map(|(name, var)| {
+                let rule = rule_of(name, var, config.clone());
+                rule.validate()?;
+                let names = rule.buffers();
                 let buffers = if use_kernel(&[var]) && var.is_contiguous() {
                     let len = |i: usize| if i < names.len() { var.elem_count() } else { 0 };
                     Buffers::Host([vec![0.0; len(0)], vec![0.0; len(1)]])
@@ -100,13 +129,13 @@ impl<R: Rule> Optimizer<R> {
                     let zeros = names.iter().map(|_| var.as_detached_tensor().zeros_like());
                     Buffers::Plain(zeros.collect::<candle_core::Result<_>>()?)
                 };
-                Ok(Slot { name: name.to_owned(), var: var.clone(), step: 0, buffers })
+                Ok(Slot { name: name.to_owned(), var: var.clone(), rule, step: 0, buffers })
             })
             .collect::<Result<_>>()?;
         Ok(Self { rule: config, slots })
     }
 
-    /// The configuration.
+    /// The configuration that parameters have unless a rule of their own was given.
     pub fn config(&self) -> &R {
         &self.rule
     }
@@ -128,9 +157,8 @@ impl<R: Rule> Optimizer<R> {
                 return Err(Error::shape("optimiser step", expected, g.dims()));
             }
         }
-        let rule = &self.rule;
-        let update = |slot: &mut Slot| match gradients.expect(&slot.name)? {
-            Some(g) => slot.update(rule, lr, g),
+        let update = |slot: &mut Slot<R>| match gradients.expect(&slot.name)? {
+            Some(g) => slot.update(lr, g),
             None => Ok(()),
         };
         // Gradients from elsewhere may share memory with parameters: then the order matters.
@@ -151,7 +179,7 @@ impl<R: Rule> Optimizer<R> {
         let mut state = BTreeMap::new();
         for slot in &self.slots {
             state.insert(format!("step.{}", slot.name), Tensor::new(slot.step as i64, &Device::Cpu)?);
-            for (i, buffer) in self.rule.buffers().iter().enumerate() {
+            for (i, buffer) in slot.rule.buffers().iter().enumerate() {
                 let value = match &slot.buffers {
                     Buffers::Host(b) => Tensor::from_slice(&b[i], slot.var.shape(), &Device::Cpu)?,
                     Buffers::Plain(b) => b[i].copy()?,
@@ -173,7 +201,7 @@ impl<R: Rule> Optimizer<R> {
         let mut loaded = Vec::with_capacity(self.slots.len());
         for slot in &self.slots {
             let step = keys.take(format!("step.{}", slot.name), &[]);
-            let buffers = self.rule.buffers().iter();
+            let buffers = slot.rule.buffers().iter();
             let buffers: Vec<_> =
                 buffers.map(|b| keys.take(format!("{b}.{}", slot.name), slot.var.dims())).collect();
             loaded.push((step, buffers));
@@ -204,10 +232,11 @@ impl<R: Rule> Optimizer<R> {
     }
 }
 
-impl Slot {
-    fn update(&mut self, rule: &impl Rule, lr: f64, g: &Tensor) -> Result<()> {
+impl<R: Rule> Slot<R> {
+    fn update(&mut self, lr: f64, g: &Tensor) -> Result<()> {
         self.step += 1;
         let at = StepAt { lr, step: self.step };
+        let rule = &self.rule;
         match &mut self.buffers {
             Buffers::Plain(buffers) => {
                 let p = self.var.as_detached_tensor();
