@@ -92,6 +92,14 @@ pub enum Error {
         /// The setting of what should be added.
         right: String,
     },
+    /// A sample was given twice, such as by two shards that overlap.
+    #[error("{metric}: the sample `{name}` was added more than once")]
+    Duplicate {
+        /// The metric.
+        metric: &'static str,
+        /// The name of the sample.
+        name: String,
+    },
     /// A matrix decomposition failed or lost more digits than rounding can explain.
     #[error("{metric}: {reason}")]
     Numerics {

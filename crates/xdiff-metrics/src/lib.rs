@@ -4,10 +4,15 @@
 //! is never guessed, and a score over features carries its extractor and its sample sizes.
 //!
 //! - Image pairs ([`PairMetric`]): [`Psnr`], [`Mse`], [`Mae`], [`Ssim`], [`MsSsim`],
-//!   [`MsSsimReduced`]; masks: [`Dice`], [`Iou`]. [`Running`] gathers them over a data set.
+//!   [`MsSsimReduced`]; masks: [`Dice`], [`Iou`], [`LabelDice`], [`Hausdorff`],
+//!   [`AverageSurfaceDistance`], [`SurfaceDice`]. [`Running`] gathers them over a data set.
 //! - Feature distributions: [`FrechetDistance`], [`KernelDistance`] over [`Features`].
-//! - Predictions: [`ConfusionMatrix`], [`roc_auc`], [`average_precision`], [`kl_divergence`],
+//! - Predictions: [`Predictions`], [`ConfusionMatrix`], [`ClassTable`], [`roc_auc`],
+//!   [`average_precision`], [`calibration`], [`brier_score`], [`kl_divergence`], [`js_divergence`],
 //!   [`classification_report`]; series: [`pearson`], [`spearman`].
+//! - How far a score can be trusted: [`classification_scores`] gives every score of a classifier with
+//!   its interval, [`bootstrap`] that of any statistic, [`wilson`] that of a proportion, [`delong`] and
+//!   [`bootstrap_difference`] compare two models.
 //!
 //! Statistics are computed in f64.
 
@@ -15,6 +20,7 @@ mod classification;
 mod correlation;
 mod distribution;
 mod error;
+mod interval;
 mod overlap;
 mod pair;
 mod psnr;
@@ -22,8 +28,12 @@ mod running;
 mod ssim;
 
 pub use classification::{
-    Average, ClassCounts, ClassificationReport, ConfusionMatrix, average_precision, classification_report,
-    kl_divergence, roc_auc, roc_auc_one_vs_rest,
+    Average, Binning, BrierScale, Calibration, CalibrationBin, CalibrationConfig, CalibrationTarget,
+    ClassCounts, ClassRow, ClassTable, ClassificationReport, ConfusionMatrix, PrecisionRecallPoint,
+    PredictionBatch, Predictions, RocPoint, ScoreKind, ScoreRow, ScoreTable, average_precision,
+    average_precision_one_vs_rest, brier_score, calibration, classification_differences,
+    classification_report, classification_scores, js_distance, js_divergence, kl_divergence, log_loss,
+    precision_recall_curve, roc_auc, roc_auc_one_vs_rest, roc_curve, top_k_accuracy,
 };
 pub use correlation::{pearson, spearman};
 pub use distribution::{
@@ -31,7 +41,14 @@ pub use distribution::{
     SMALL_SAMPLE, SubsetScore, Subsets, frechet_distance, frechet_of_moments, kernel_distance,
 };
 pub use error::{Error, Result};
-pub use overlap::{Dice, Empty, Iou};
+pub use interval::{
+    AucComparison, BootstrapConfig, Design, Interval, IntervalMethod, McNemar, ResamplingUnit, bootstrap,
+    bootstrap_difference, bootstrap_features, bootstrap_mean, bootstrap_two_samples, clopper_pearson, delong,
+    mcnemar, wilson,
+};
+pub use overlap::{
+    AverageSurfaceDistance, Dice, Empty, EmptySurface, Hausdorff, Iou, LabelDice, SurfaceDice, SurfacePreset,
+};
 pub use pair::PairMetric;
 pub use psnr::{Mae, Mse, Psnr, mae, mse};
 pub use running::{Running, Summary};

@@ -34,7 +34,7 @@ pub(crate) struct Pair {
     height: usize,
     width: usize,
     /// Finds the first pixel that the metric is not defined for, and says what to do about it.
-    first_bad: fn(&[f64]) -> Option<usize>,
+    first_bad: Box<dyn Fn(&[f64]) -> Option<usize> + Send + Sync>,
     hint: &'static str,
 }
 
@@ -59,12 +59,29 @@ impl Pair {
             return Err(Error::shape(metric, "images (B, C, H, W) without a zero dimension", a.dims()));
         }
         let (a, b) = (a.to_device(&Device::Cpu)?, b.to_device(&Device::Cpu)?);
-        let first_bad = |plane: &[f64]| plane.iter().position(|v| !v.is_finite());
+        let first_bad = Box::new(|plane: &[f64]| plane.iter().position(|v| !v.is_finite()));
         Ok(Self { metric, a, b, batch, channels, height, width, first_bad, hint: FINITE })
     }
 
     /// Takes two tensors (B, …) of zeros and ones, each mask as one plane.
     pub(crate) fn masks(metric: &'static str, a: &Tensor, b: &Tensor) -> Result<Self> {
+        let hint = "masks hold 0 and 1: threshold probabilities, and compare labels one by one";
+        Self::flat(metric, a, b, hint, |v| v == 0.0 || v == 1.0)
+    }
+
+    /// Takes two tensors (B, …) of class indices, each map as one plane.
+    pub(crate) fn labels(metric: &'static str, a: &Tensor, b: &Tensor, classes: usize) -> Result<Self> {
+        let hint = "labels are whole numbers from 0 to one less than the number of classes";
+        Self::flat(metric, a, b, hint, move |v| v.fract() == 0.0 && (0.0..classes as f64).contains(&v))
+    }
+
+    fn flat(
+        metric: &'static str,
+        a: &Tensor,
+        b: &Tensor,
+        hint: &'static str,
+        good: impl Fn(f64) -> bool + Send + Sync + 'static,
+    ) -> Result<Self> {
         if a.dims() != b.dims() {
             return Err(Error::Mismatch { metric, a: a.dims().to_vec(), b: b.dims().to_vec() });
         }
@@ -73,8 +90,7 @@ impl Pair {
         }
         let flat = |t: &Tensor| t.flatten_from(1)?.unsqueeze(1)?.unsqueeze(1);
         let pair = Self::new(metric, &flat(a)?, &flat(b)?)?;
-        let hint = "masks hold 0 and 1: threshold probabilities, and compare labels one by one";
-        let first_bad = |plane: &[f64]| plane.iter().position(|v| *v != 0.0 && *v != 1.0);
+        let first_bad = Box::new(move |plane: &[f64]| plane.iter().position(|v| !good(*v)));
         Ok(Self { first_bad, hint, ..pair })
     }
 
@@ -87,8 +103,6 @@ impl Pair {
     }
 
     /// Maps every plane, in parallel, and gives the results of each image as one slice, in order.
-    ///
-    /// `work` is made once for each run of planes that a thread takes, so a plane allocates nothing.
     pub(crate) fn map<W, R>(
         &self,
         plane: impl Fn(&[f64], &[f64], &mut W) -> R + Sync + Send,
@@ -98,8 +112,22 @@ impl Pair {
         W: Default,
         R: Send,
     {
+        Ok(self.planes(plane)?.chunks(self.channels).map(image).collect())
+    }
+
+    /// Maps every plane, in parallel.
+    ///
+    /// `work` is made once for each run of planes that a thread takes, so a plane allocates nothing.
+    pub(crate) fn planes<W, R>(
+        &self,
+        plane: impl Fn(&[f64], &[f64], &mut W) -> R + Sync + Send,
+    ) -> Result<Vec<R>>
+    where
+        W: Default,
+        R: Send,
+    {
         let count = self.batch * self.channels;
-        let planes: Vec<R> = (0..count)
+        (0..count)
             .into_par_iter()
             .with_min_len((count / (4 * rayon::current_num_threads())).max(1))
             .map_init(Scratch::<W>::default, |scratch, i| {
@@ -109,8 +137,7 @@ impl Pair {
                 self.check("the second batch", i, &scratch.b)?;
                 Ok(plane(&scratch.a, &scratch.b, &mut scratch.work))
             })
-            .collect::<Result<_>>()?;
-        Ok(planes.chunks(self.channels).map(image).collect())
+            .collect()
     }
 
     fn check(&self, what: &'static str, plane: usize, pixels: &[f64]) -> Result<()> {

@@ -106,10 +106,27 @@ impl ConfusionMatrix {
     /// # Errors
     /// When there are fewer than two classes, or more than a matrix can be made for.
     pub fn new(classes: usize) -> Result<Self> {
-        match classes.checked_mul(classes) {
-            Some(cells) if (2..=1 << 14).contains(&classes) => Ok(Self { classes, counts: vec![0; cells] }),
-            _ => Err(Error::config("classes", format!("must be 2 to 16384, got {classes}"))),
+        Self::check_count(classes)?;
+        Ok(Self { classes, counts: vec![0; classes * classes] })
+    }
+
+    pub(super) fn check_count(classes: usize) -> Result<()> {
+        if (2..=1 << 14).contains(&classes) {
+            return Ok(());
         }
+        Err(Error::config("classes", format!("must be 2 to 16384, got {classes}")))
+    }
+
+    /// Counts samples ((label, prediction), how often) whose classes were checked.
+    pub(super) fn of_weighted<'a>(
+        classes: usize,
+        samples: impl Iterator<Item = ((&'a usize, &'a usize), &'a u32)>,
+    ) -> Result<Self> {
+        let mut matrix = Self::new(classes)?;
+        for ((label, predicted), count) in samples {
+            matrix.counts[label * classes + predicted] += u64::from(*count);
+        }
+        Ok(matrix)
     }
 
     /// How the samples with a label were predicted; empty when there is no such class.
@@ -204,7 +221,7 @@ impl ConfusionMatrix {
         }
     }
 
-    fn check_not_empty(&self) -> Result<()> {
+    pub(super) fn check_not_empty(&self) -> Result<()> {
         if self.n() > 0 {
             return Ok(());
         }
@@ -255,7 +272,7 @@ impl Metric for ConfusionMatrix {
 }
 
 /// Fails on the first index that is no class.
-pub(super) fn check_classes(
+pub(crate) fn check_classes(
     metric: &'static str,
     what: &'static str,
     indices: &[usize],

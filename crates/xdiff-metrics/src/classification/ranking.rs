@@ -1,7 +1,7 @@
 //! Measures of how scores order positives and negatives.
 
 use super::Average;
-use super::confusion::check_classes;
+use super::probability::check_scores;
 use crate::correlation::mean_ranks;
 use crate::error::check_finite;
 use crate::{Error, Result};
@@ -66,16 +66,41 @@ pub fn roc_auc_one_vs_rest(
     labels: &[usize],
     average: Average,
 ) -> Result<f64> {
-    const METRIC: &str = "ROC AUC one against the rest";
-    if classes < 2 || Some(scores.len()) != labels.len().checked_mul(classes) {
-        let expected = format!("{} rows of 2 or more scores", labels.len());
-        return Err(Error::shape(METRIC, expected, &[scores.len(), classes]));
+    one_vs_rest("ROC AUC one against the rest", roc_auc, scores, classes, labels, average)
+}
+
+/// [`average_precision`] of each class against the rest, averaged as in [`roc_auc_one_vs_rest`].
+///
+/// # Shapes
+/// `scores` are rows of `classes` values, one row for each label.
+///
+/// # Errors
+/// Those of [`roc_auc_one_vs_rest`].
+pub fn average_precision_one_vs_rest(
+    scores: &[f64],
+    classes: usize,
+    labels: &[usize],
+    average: Average,
+) -> Result<f64> {
+    one_vs_rest("average precision one against the rest", average_precision, scores, classes, labels, average)
+}
+
+fn one_vs_rest(
+    metric: &'static str,
+    area: fn(&[bool], &[f64]) -> Result<f64>,
+    scores: &[f64],
+    classes: usize,
+    labels: &[usize],
+    average: Average,
+) -> Result<f64> {
+    if labels.is_empty() {
+        return Err(Error::Undefined { metric, reason: "there are no samples" });
     }
-    check_classes(METRIC, "the labels", labels, classes)?;
+    check_scores(metric, scores, classes, labels)?;
     let is = |class: usize| labels.iter().map(|l| *l == class).collect::<Vec<bool>>();
     let of = |class: usize| {
         let column: Vec<f64> = scores.iter().skip(class).step_by(classes).copied().collect();
-        roc_auc(&is(class), &column)
+        area(&is(class), &column)
     };
     if classes == 2 {
         return of(1);
@@ -83,7 +108,7 @@ pub fn roc_auc_one_vs_rest(
     match average {
         Average::Micro => {
             let hot: Vec<bool> = labels.iter().flat_map(|l| (0..classes).map(move |c| *l == c)).collect();
-            roc_auc(&hot, scores)
+            area(&hot, scores)
         }
         Average::Macro => {
             let areas = (0..classes).map(of).collect::<Result<Vec<f64>>>()?;
@@ -102,8 +127,30 @@ pub fn roc_auc_one_vs_rest(
     }
 }
 
+/// The share of samples whose label is among the `k` classes with the highest scores; of equal scores
+/// the class with the lower number comes first, as in a prediction.
+///
+/// # Shapes
+/// `scores` are rows of `classes` values, one row for each label.
+///
+/// # Errors
+/// When there are no samples, lengths do not fit, a label is no class, a score is not finite, or `k` is
+/// not from 1 to the number of classes.
+pub fn top_k_accuracy(scores: &[f64], classes: usize, labels: &[usize], k: usize) -> Result<f64> {
+    check_scores("top-k accuracy", scores, classes, labels)?;
+    if !(1..=classes).contains(&k) {
+        return Err(Error::config("k", format!("must be 1 to {classes}, the number of classes, got {k}")));
+    }
+    let hit = |(row, label): (&[f64], &usize)| {
+        let before = |(class, s): (usize, &f64)| *s > row[*label] || *s == row[*label] && class < *label;
+        row.iter().enumerate().filter(|c| before(*c)).count() < k
+    };
+    let hits = scores.chunks(classes).zip(labels).filter(|s| hit(*s)).count();
+    Ok(hits as f64 / labels.len() as f64)
+}
+
 /// How many positives there are, of which there must be one.
-fn check(metric: &'static str, labels: &[bool], scores: &[f64]) -> Result<usize> {
+pub(super) fn check(metric: &'static str, labels: &[bool], scores: &[f64]) -> Result<usize> {
     if labels.len() != scores.len() {
         return Err(Error::Mismatch { metric, a: vec![labels.len()], b: vec![scores.len()] });
     }

@@ -57,7 +57,7 @@ pub fn classification_report(
     let host = |t: &Tensor| t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1();
     let scores: Vec<f64> = host(scores)?;
     check_finite(METRIC, "the scores", &scores)?;
-    let labels = class_indices(&host(labels)?)?;
+    let labels = class_indices(METRIC, &host(labels)?)?;
     let mut confusion = ConfusionMatrix::new(classes)?;
     let predicted: Vec<usize> = scores.chunks(classes).map(first_highest).collect();
     confusion.update((&labels, &predicted))?;
@@ -78,16 +78,18 @@ pub fn classification_report(
     })
 }
 
-fn first_highest(scores: &[f64]) -> usize {
+/// The class with the highest score, the first of equal ones.
+pub(super) fn first_highest(scores: &[f64]) -> usize {
     scores.iter().enumerate().fold(0, |best, (i, s)| if *s > scores[best] { i } else { best })
 }
 
-fn class_indices(labels: &[f64]) -> Result<Vec<usize>> {
+/// Labels that were read as numbers.
+pub(super) fn class_indices(metric: &'static str, labels: &[f64]) -> Result<Vec<usize>> {
     let whole = |v: &f64| v.fract() == 0.0 && (0.0..f64::from(u32::MAX)).contains(v);
     match labels.iter().position(|v| !whole(v)) {
         None => Ok(labels.iter().map(|v| *v as usize).collect()),
         Some(index) => Err(Error::Value {
-            metric: METRIC,
+            metric,
             what: "the labels",
             value: labels[index],
             index,

@@ -51,10 +51,20 @@ pub struct Iou {
 
 /// How many pixels two masks hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    a: usize,
-    b: usize,
-    both: usize,
+pub(super) struct Counts {
+    pub(super) a: usize,
+    pub(super) b: usize,
+    pub(super) both: usize,
+}
+
+impl Counts {
+    pub(super) fn dice(self, empty: Empty) -> f64 {
+        empty.ratio(2 * self.both, self.a + self.b)
+    }
+
+    fn iou(self, empty: Empty) -> f64 {
+        empty.ratio(self.both, self.a + self.b - self.both)
+    }
 }
 
 impl Empty {
@@ -66,7 +76,7 @@ impl Empty {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Empty::One => "1",
             Empty::Nan => "NaN",
@@ -80,11 +90,7 @@ impl Dice {
     /// # Errors
     /// When the lengths differ.
     pub fn of_slices(&self, a: &[bool], b: &[bool]) -> Result<f64> {
-        Ok(self.of_counts(count_slices("Dice", a, b)?))
-    }
-
-    fn of_counts(&self, n: Counts) -> f64 {
-        self.empty.ratio(2 * n.both, n.a + n.b)
+        Ok(count_slices("Dice", a, b)?.dice(self.empty))
     }
 }
 
@@ -94,17 +100,13 @@ impl Iou {
     /// # Errors
     /// When the lengths differ.
     pub fn of_slices(&self, a: &[bool], b: &[bool]) -> Result<f64> {
-        Ok(self.of_counts(count_slices("IoU", a, b)?))
-    }
-
-    fn of_counts(&self, n: Counts) -> f64 {
-        self.empty.ratio(n.both, n.a + n.b - n.both)
+        Ok(count_slices("IoU", a, b)?.iou(self.empty))
     }
 }
 
 impl PairMetric for Dice {
     fn values(&self, a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
-        count("Dice", a, b, |n| self.of_counts(n))
+        count("Dice", a, b, |n| n.dice(self.empty))
     }
 
     fn name(&self) -> String {
@@ -114,7 +116,7 @@ impl PairMetric for Dice {
 
 impl PairMetric for Iou {
     fn values(&self, a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
-        count("IoU", a, b, |n| self.of_counts(n))
+        count("IoU", a, b, |n| n.iou(self.empty))
     }
 
     fn name(&self) -> String {
