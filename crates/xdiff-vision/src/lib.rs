@@ -5,10 +5,20 @@
 
 mod backbone;
 mod block;
+mod checks;
+mod conv_norm;
+mod googlenet;
+mod inception;
+mod mixed;
+mod mobilenet;
 mod network;
 mod pass;
+mod transform_input;
 
 pub use backbone::{Backbone, Description, Head, Maps, Output};
+pub use googlenet::{GoogLeNet, GoogLeNetConfig};
+pub use inception::{InceptionConfig, InceptionPooling, InceptionV3};
+pub use mobilenet::{InvertedResiduals, MobileNetV2, MobileNetV2Config};
 pub use network::Network;
 pub use pass::Pass;
 pub use xdiff_core::{Error, Result};

@@ -1,0 +1,305 @@
+//! Inception v3, as torchvision has it and as the Fréchet Inception distance uses it.
+
+mod blocks;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use xdiff_nn::layers::{
+    Activation, BatchNormConfig, Pool2d, adaptive_avg_pool2d, avg_pool2d, max_pool2d,
+};
+use xdiff_nn::{Init, Params};
+
+use crate::conv_norm::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
+use crate::mixed::{Mixed, Pooling, Window};
+use crate::transform_input::{self, transform_input};
+use crate::{Backbone, Description, Error, Head, Maps, Pass, Result, checks};
+use blocks::Kind;
+
+/// Whose poolings an [`InceptionV3`] has within the blocks that keep the size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InceptionPooling {
+    /// torchvision's: averages that count what lies over the edge as zeros.
+    #[default]
+    Torchvision,
+    /// TensorFlow's of 2015, which the weights of the Fréchet Inception distance were trained with, as
+    /// pytorch-fid has them: averages of what lies inside, but maxima in `Mixed_7c`.
+    Fid,
+}
+
+/// What an [`InceptionV3`] is made of; torchvision's keyword arguments and defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InceptionConfig {
+    /// Channels of an image.
+    pub in_channels: usize,
+    /// How many classes the heads tell apart.
+    pub num_classes: usize,
+    /// Whether there is an auxiliary head, which runs in training only.
+    pub aux_logits: bool,
+    /// Whether images come normalised by ImageNet's means and deviations and are mapped to −1..1 first.
+    /// torchvision's weights want that.
+    pub transform_input: bool,
+    /// Whether fresh weights are drawn as torchvision draws them, and not as PyTorch's layers do.
+    pub init_weights: bool,
+    /// Probability of dropout before the last layer.
+    pub dropout: f64,
+    /// The poolings within blocks; no argument of torchvision's.
+    pub pooling: InceptionPooling,
+}
+
+impl Default for InceptionConfig {
+    fn default() -> Self {
+        Self {
+            in_channels: 3,
+            num_classes: 1000,
+            aux_logits: true,
+            transform_input: false,
+            init_weights: true,
+            dropout: 0.5,
+            pooling: InceptionPooling::Torchvision,
+        }
+    }
+}
+
+impl InceptionConfig {
+    /// The network of the Fréchet Inception distance: 1008 classes, no auxiliary head,
+    /// [`InceptionPooling::Fid`]. Like pytorch-fid, it leaves fresh weights to PyTorch's layers.
+    pub fn fid() -> Self {
+        Self {
+            num_classes: 1008,
+            aux_logits: false,
+            init_weights: false,
+            pooling: InceptionPooling::Fid,
+            ..Default::default()
+        }
+    }
+
+    /// Checks that the values fit each other.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field.
+    pub fn validate(&self) -> Result<()> {
+        checks::sizes(&[("in_channels", self.in_channels), ("num_classes", self.num_classes)])?;
+        checks::probabilities(&[("dropout", self.dropout)])?;
+        transform_input::check(self.transform_input, self.in_channels)
+    }
+
+    /// How the units draw their weights, given torchvision's deviation.
+    ///
+    /// torchvision draws from a normal that is cut off at ±2: at 20 deviations or more.
+    fn style(&self, deviation: f64) -> UnitStyle {
+        UnitStyle {
+            names: StageNames::NAMED,
+            norm: BatchNormConfig { eps: 1e-3, ..Default::default() },
+            act: Activation::Relu,
+            init: if self.init_weights { ConvInit::Normal(deviation) } else { ConvInit::Default },
+        }
+    }
+
+    fn linear(&self, inputs: usize, deviation: f64, params: &Params) -> Result<LinearSite> {
+        let usual = Init::torch_default(inputs);
+        let weight = if self.init_weights { Init::Normal(deviation) } else { usual };
+        LinearSite::new((inputs, self.num_classes), (weight, usual), params)
+    }
+
+    /// The pooling of the block of this name.
+    fn pool(&self, block: &str) -> Pooling {
+        let pool = Pool2d { padding: (1, 1), ..Pool2d::new(3, 1) };
+        match self.pooling {
+            InceptionPooling::Torchvision => Pooling::Average(pool),
+            InceptionPooling::Fid if block == "Mixed_7c" => Pooling::Max(pool),
+            InceptionPooling::Fid => Pooling::Average(Pool2d { count_include_pad: false, ..pool }),
+        }
+    }
+}
+
+/// The deviation of fresh weights for which torchvision names no other.
+const DEVIATION: f64 = 0.1;
+
+/// The convolutions before the blocks, in two groups behind each of which a pooling stands.
+const STEM: [(&[Window], &str); 2] = [
+    (
+        &[
+            Window::valid("Conv2d_1a_3x3", 32, 3, 2),
+            Window::valid("Conv2d_2a_3x3", 32, 3, 1),
+            Window::same("Conv2d_2b_3x3", 64, (3, 3)),
+        ],
+        "maxpool1",
+    ),
+    (&[Window::valid("Conv2d_3b_1x1", 80, 1, 1), Window::valid("Conv2d_4a_3x3", 192, 3, 1)], "maxpool2"),
+];
+
+const BLOCKS: [(&str, Kind); 11] = [
+    ("Mixed_5b", Kind::A(32)),
+    ("Mixed_5c", Kind::A(64)),
+    ("Mixed_5d", Kind::A(64)),
+    ("Mixed_6a", Kind::B),
+    ("Mixed_6b", Kind::C(128)),
+    ("Mixed_6c", Kind::C(160)),
+    ("Mixed_6d", Kind::C(160)),
+    ("Mixed_6e", Kind::C(192)),
+    ("Mixed_7a", Kind::D),
+    ("Mixed_7b", Kind::E),
+    ("Mixed_7c", Kind::E),
+];
+
+/// The block whose maps the auxiliary head takes.
+const BEFORE_HEAD: &str = "Mixed_6e";
+
+/// Inception v3 (Szegedy et al., 2016), as torchvision has it, or with the poolings of the Fréchet
+/// Inception distance.
+///
+/// In training the auxiliary head runs: [`Maps::auxiliary`] holds its logits, which torchvision
+/// returns beside the others. The usual weight of their loss is 0.4. That head needs images of 299
+/// pixels a side; without it, and in predictions, 75 are enough.
+///
+/// Tap sites are torchvision's modules: `Conv2d_1a_3x3`, `maxpool1`, `Mixed_5b` and its convolutions
+/// (`Mixed_5b.branch5x5_1`), `AuxLogits` (in training), `avgpool`, `dropout`, `fc`.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::{Backbone, InceptionConfig, InceptionV3, Pass};
+///
+/// let config = InceptionConfig { num_classes: 4, aux_logits: false, ..Default::default() };
+/// let params = Params::fresh(0, &Device::Cpu);
+/// let net = InceptionV3::new(&config, &params)?;
+/// let images = Rng::new(1).randn((1, 3, 75, 80), &Device::Cpu)?;
+/// let output = net.forward(&images, &mut Pass::eval(&mut ()))?;
+/// assert_eq!((output.logits.dims(), output.features.dims()), (&[1, 4][..], &[1, 2048][..]));
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct InceptionV3 {
+    config: InceptionConfig,
+    stem: Vec<(Vec<ConvUnit>, &'static str)>,
+    blocks: Vec<(Mixed, Option<AuxiliaryHead>)>,
+    fc: LinearSite,
+}
+
+impl InceptionV3 {
+    /// The least side of images with which the auxiliary head can be trained: its 5×5 window must fit
+    /// into maps that were pooled once more.
+    const LEAST_SIDE_OF_HEAD: usize = 299;
+
+    /// Asks for the parameters under torchvision's names.
+    ///
+    /// # Errors
+    /// Those of [`InceptionConfig::validate`] and [`Params::weight`].
+    pub fn new(config: &InceptionConfig, params: &Params) -> Result<Self> {
+        config.validate()?;
+        let style = config.style(DEVIATION);
+        let mut channels = config.in_channels;
+        let mut stem = Vec::with_capacity(STEM.len());
+        for (windows, pool) in STEM {
+            let mut units = Vec::with_capacity(windows.len());
+            for window in windows {
+                units.push(window.build(channels, style, params)?);
+                channels = window.channels();
+            }
+            stem.push((units, pool));
+        }
+        let mut blocks = Vec::with_capacity(BLOCKS.len());
+        for (name, kind) in BLOCKS {
+            let block = kind.build(channels, config.pool(name), style, &params.at(name))?;
+            channels = block.channels();
+            let head = if config.aux_logits && name == BEFORE_HEAD {
+                Some(AuxiliaryHead::new(channels, config, &params.at("AuxLogits"))?)
+            } else {
+                None
+            };
+            blocks.push((block, head));
+        }
+        let fc = config.linear(channels, DEVIATION, &params.at("fc"))?;
+        Ok(Self { config: config.clone(), stem, blocks, fc })
+    }
+}
+
+impl Backbone for InceptionV3 {
+    fn describe(&self) -> Description {
+        let name = match self.config.pooling {
+            InceptionPooling::Torchvision => "inception_v3",
+            InceptionPooling::Fid => "fid_inception",
+        };
+        Description {
+            name: name.to_owned(),
+            in_channels: self.config.in_channels,
+            classes: self.config.num_classes,
+            least_side: 75,
+            head: "fc".to_owned(),
+            stem: "Conv2d_1a_3x3.conv".to_owned(),
+        }
+    }
+
+    fn maps(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Maps> {
+        let least = Self::LEAST_SIDE_OF_HEAD;
+        if self.config.aux_logits && pass.is_training() && images.dims().iter().skip(2).any(|n| *n < least) {
+            return Err(Error::input(
+                "images",
+                format!(
+                    "shape {:?}; training with the auxiliary head takes sides of {least} or more: \
+                     enlarge the images, or set aux_logits to false",
+                    images.dims()
+                ),
+            ));
+        }
+        let mut x = if self.config.transform_input { transform_input(images)? } else { images.clone() };
+        for (units, pool) in &self.stem {
+            for unit in units {
+                x = unit.forward(&x, pass)?;
+            }
+            x = pass.visit(pool, max_pool2d(&x, &Pool2d::new(3, 2))?)?;
+        }
+        let mut auxiliary = Vec::new();
+        for (block, head) in &self.blocks {
+            x = block.forward(&x, pass)?;
+            if let Some(head) = head
+                && pass.is_training()
+            {
+                auxiliary.push(head.forward(&x, pass)?);
+            }
+        }
+        Ok(Maps { maps: x, auxiliary })
+    }
+
+    fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
+        let pooled = pass.visit("avgpool", adaptive_avg_pool2d(maps, (1, 1))?)?;
+        let features = pass.dropout("dropout", pooled, self.config.dropout)?;
+        let features = pass.visit("dropout", features)?.flatten_from(1)?;
+        Ok(Head { logits: self.fc.forward(&features, pass)?, features })
+    }
+}
+
+/// A head on maps in the middle of the network, for training.
+#[derive(Debug)]
+struct AuxiliaryHead {
+    path: String,
+    convs: [ConvUnit; 2],
+    fc: LinearSite,
+}
+
+impl AuxiliaryHead {
+    const CONVS: [Window; 2] = [Window::same("conv0", 128, (1, 1)), Window::valid("conv1", 768, 5, 1)];
+
+    fn new(inputs: usize, config: &InceptionConfig, params: &Params) -> Result<Self> {
+        let [first, second] = Self::CONVS;
+        Ok(Self {
+            path: params.path().to_owned(),
+            convs: [
+                first.build(inputs, config.style(DEVIATION), params)?,
+                second.build(first.channels(), config.style(0.01), params)?,
+            ],
+            fc: config.linear(second.channels(), 0.001, &params.at("fc"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let mut x = avg_pool2d(x, &Pool2d::new(5, 3))?;
+        for conv in &self.convs {
+            x = conv.forward(&x, pass)?;
+        }
+        let logits = self.fc.forward(&adaptive_avg_pool2d(&x, (1, 1))?.flatten_from(1)?, pass)?;
+        pass.visit(&self.path, logits)
+    }
+}

@@ -1,0 +1,296 @@
+//! MobileNetV2, as torchvision has it.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use xdiff_nn::layers::{
+    Activation, BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig, adaptive_avg_pool2d, add,
+};
+use xdiff_nn::{Init, Params};
+
+use crate::conv_norm::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
+use crate::{Backbone, Description, Error, Head, Maps, Pass, Result, checks};
+
+/// A run of like blocks of [`MobileNetV2`]: (t, c, n, s) in torchvision and in the paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[usize; 4]", into = "[usize; 4]")]
+pub struct InvertedResiduals {
+    /// How many times as many channels a block has inside.
+    pub expansion: usize,
+    /// Channels of the output, before the width multiplier.
+    pub channels: usize,
+    /// How many blocks.
+    pub repeats: usize,
+    /// Step of the first block's windows, 1 or 2; 1 in the others.
+    pub stride: usize,
+}
+
+impl From<[usize; 4]> for InvertedResiduals {
+    fn from([expansion, channels, repeats, stride]: [usize; 4]) -> Self {
+        Self { expansion, channels, repeats, stride }
+    }
+}
+
+impl From<InvertedResiduals> for [usize; 4] {
+    fn from(run: InvertedResiduals) -> Self {
+        [run.expansion, run.channels, run.repeats, run.stride]
+    }
+}
+
+/// What a [`MobileNetV2`] is made of; torchvision's keyword arguments and defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MobileNetV2Config {
+    /// Channels of an image.
+    pub in_channels: usize,
+    /// How many classes the head tells apart.
+    pub num_classes: usize,
+    /// Factor on the number of channels of all layers; the last ones are not made narrower.
+    pub width_mult: f64,
+    /// The blocks in order; the paper's when absent.
+    pub inverted_residual_setting: Option<Vec<InvertedResiduals>>,
+    /// What numbers of channels are rounded to a multiple of.
+    pub round_nearest: usize,
+    /// Probability of dropout before the last layer.
+    pub dropout: f64,
+}
+
+impl Default for MobileNetV2Config {
+    fn default() -> Self {
+        Self {
+            in_channels: 3,
+            num_classes: 1000,
+            width_mult: 1.0,
+            inverted_residual_setting: None,
+            round_nearest: 8,
+            dropout: 0.2,
+        }
+    }
+}
+
+/// The paper's blocks.
+const BLOCKS: [[usize; 4]; 7] = [
+    [1, 16, 1, 1],
+    [6, 24, 2, 2],
+    [6, 32, 3, 2],
+    [6, 64, 4, 2],
+    [6, 96, 3, 1],
+    [6, 160, 3, 2],
+    [6, 320, 1, 1],
+];
+
+/// Channels after the first and before the last layer.
+const ENDS: (usize, usize) = (32, 1280);
+
+impl MobileNetV2Config {
+    /// Checks that the values fit each other.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field.
+    pub fn validate(&self) -> Result<()> {
+        checks::sizes(&[
+            ("in_channels", self.in_channels),
+            ("num_classes", self.num_classes),
+            ("round_nearest", self.round_nearest),
+        ])?;
+        checks::probabilities(&[("dropout", self.dropout)])?;
+        if !(self.width_mult > 0.0 && self.width_mult <= 32.0) {
+            let reason = format!("is {}, must lie above 0 and at most at 32", self.width_mult);
+            return Err(Error::config("width_mult", reason));
+        }
+        self.validate_blocks()
+    }
+
+    fn validate_blocks(&self) -> Result<()> {
+        const FIELD: &str = "inverted_residual_setting";
+        const MOST_BLOCKS: usize = 1000;
+        let runs = self.runs();
+        for run in &runs {
+            let positive = run.expansion > 0 && run.channels > 0 && run.repeats > 0;
+            let small = run.expansion <= 64 && run.channels <= 8192;
+            if !positive || !small || !(1..=2).contains(&run.stride) {
+                let reason = format!(
+                    "has a run {:?}; expansion must be 1 to 64, channels 1 to 8192, repeats at least 1 \
+                     and stride 1 or 2",
+                    <[usize; 4]>::from(*run)
+                );
+                return Err(Error::config(FIELD, reason));
+            }
+        }
+        let blocks = runs.iter().fold(0usize, |n, run| n.saturating_add(run.repeats));
+        if blocks == 0 || blocks > MOST_BLOCKS {
+            return Err(Error::config(FIELD, format!("has {blocks} blocks, must have 1 to {MOST_BLOCKS}")));
+        }
+        Ok(())
+    }
+
+    fn runs(&self) -> Vec<InvertedResiduals> {
+        match &self.inverted_residual_setting {
+            Some(runs) => runs.clone(),
+            None => BLOCKS.map(InvertedResiduals::from).to_vec(),
+        }
+    }
+
+    /// The multiple of `round_nearest` nearest to `channels` × `factor`, or the one above it where
+    /// that would take off more than a tenth.
+    fn rounded(&self, channels: usize, factor: f64) -> usize {
+        let (wanted, step) = (channels as f64 * factor, self.round_nearest);
+        let nearest = ((wanted + step as f64 / 2.0) as usize / step * step).max(step);
+        if (nearest as f64) < 0.9 * wanted { nearest + step } else { nearest }
+    }
+}
+
+fn style() -> UnitStyle {
+    UnitStyle {
+        names: StageNames::NUMBERED,
+        norm: BatchNormConfig::default(),
+        act: Activation::Relu6,
+        init: ConvInit::KaimingFanOut,
+    }
+}
+
+/// MobileNetV2 (Sandler et al., 2018): blocks that widen, filter each channel by itself and narrow
+/// again, with a way past them where the shape stays.
+///
+/// Tap sites are torchvision's modules: `features`, its layers (`features.3`), what these are made
+/// of (`features.3.conv`, `features.3.conv.0.1`), `classifier.0`, `classifier.1`, `classifier`.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::{Backbone, MobileNetV2, MobileNetV2Config, Pass};
+///
+/// let config = MobileNetV2Config { in_channels: 1, num_classes: 3, width_mult: 0.25, ..Default::default() };
+/// let params = Params::fresh(0, &Device::Cpu);
+/// let net = MobileNetV2::new(&config, &params)?;
+/// let images = Rng::new(1).randn((2, 1, 33, 40), &Device::Cpu)?;
+/// let output = net.forward(&images, &mut Pass::eval(&mut ()))?;
+/// assert_eq!((output.logits.dims(), output.features.dims()), (&[2, 3][..], &[2, 1280][..]));
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct MobileNetV2 {
+    config: MobileNetV2Config,
+    first: ConvUnit,
+    blocks: Vec<Block>,
+    last: ConvUnit,
+    classifier: LinearSite,
+}
+
+impl MobileNetV2 {
+    /// Asks for the parameters under torchvision's names, drawn afresh as torchvision draws them.
+    ///
+    /// # Errors
+    /// Those of [`MobileNetV2Config::validate`] and [`Params::weight`].
+    pub fn new(config: &MobileNetV2Config, params: &Params) -> Result<Self> {
+        config.validate()?;
+        let features = params.at("features");
+        let mut channels = config.rounded(ENDS.0, config.width_mult);
+        let first = Conv2dConfig::new(config.in_channels, channels, 3).stride(2).padding(1);
+        let first = ConvUnit::new(first, style(), &features.at(0))?;
+        let mut blocks = Vec::new();
+        for run in config.runs() {
+            let outputs = config.rounded(run.channels, config.width_mult);
+            for i in 0..run.repeats {
+                let stride = if i == 0 { run.stride } else { 1 };
+                let scope = features.at(blocks.len() + 1);
+                blocks.push(Block::new((channels, outputs), run.expansion, stride, &scope)?);
+                channels = outputs;
+            }
+        }
+        let outputs = config.rounded(ENDS.1, config.width_mult.max(1.0));
+        let last =
+            ConvUnit::new(Conv2dConfig::new(channels, outputs, 1), style(), &features.at(blocks.len() + 1))?;
+        let classifier = LinearSite::new(
+            (outputs, config.num_classes),
+            (Init::Normal(0.01), Init::ZEROS),
+            &params.at("classifier").at(1),
+        )?;
+        Ok(Self { config: config.clone(), first, blocks, last, classifier })
+    }
+}
+
+impl Backbone for MobileNetV2 {
+    fn describe(&self) -> Description {
+        Description {
+            name: "mobilenet_v2".to_owned(),
+            in_channels: self.config.in_channels,
+            classes: self.config.num_classes,
+            // Every window is padded.
+            least_side: 1,
+            head: "classifier.1".to_owned(),
+            stem: "features.0.0".to_owned(),
+        }
+    }
+
+    fn maps(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Maps> {
+        let mut x = self.first.forward(images, pass)?;
+        for block in &self.blocks {
+            x = block.forward(&x, pass)?;
+        }
+        let x = self.last.forward(&x, pass)?;
+        Ok(Maps { maps: pass.visit("features", x)?, auxiliary: Vec::new() })
+    }
+
+    fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
+        let pooled = adaptive_avg_pool2d(maps, (1, 1))?.flatten_from(1)?;
+        let features = pass.dropout("classifier.0", pooled, self.config.dropout)?;
+        let features = pass.visit("classifier.0", features)?;
+        let logits = self.classifier.forward(&features, pass)?;
+        Ok(Head { logits: pass.visit("classifier", logits)?, features })
+    }
+}
+
+/// An inverted residual.
+#[derive(Debug)]
+struct Block {
+    path: String,
+    sequence_site: String,
+    conv_site: String,
+    norm_site: String,
+    /// The widening, unless the block does not widen, and the filter by channel.
+    units: Vec<ConvUnit>,
+    conv: Conv2d,
+    norm: BatchNorm2d,
+    residual: bool,
+}
+
+impl Block {
+    fn new(
+        (inputs, outputs): (usize, usize),
+        expansion: usize,
+        stride: usize,
+        params: &Params,
+    ) -> Result<Self> {
+        let scope = params.at("conv");
+        let inside = inputs * expansion;
+        let mut units = Vec::with_capacity(2);
+        if expansion != 1 {
+            units.push(ConvUnit::new(Conv2dConfig::new(inputs, inside, 1), style(), &scope.at(0))?);
+        }
+        let by_channel = Conv2dConfig::new(inside, inside, 3).stride(stride).padding(1).groups(inside);
+        units.push(ConvUnit::new(by_channel, style(), &scope.at(units.len()))?);
+        let narrow = Conv2dConfig::new(inside, outputs, 1).bias(false);
+        let (conv, norm) = (scope.at(units.len()), scope.at(units.len() + 1));
+        Ok(Self {
+            path: params.path().to_owned(),
+            sequence_site: scope.path().to_owned(),
+            conv_site: conv.path().to_owned(),
+            norm_site: norm.path().to_owned(),
+            units,
+            conv: Conv2d::with_init(narrow, style().init.of(&narrow), &conv)?,
+            norm: BatchNorm2d::new(outputs, style().norm, &norm)?,
+            residual: stride == 1 && inputs == outputs,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let mut y = x.clone();
+        for unit in &self.units {
+            y = unit.forward(&y, pass)?;
+        }
+        let y = pass.visit(&self.conv_site, self.conv.forward(&y)?)?;
+        let y = pass.visit(&self.norm_site, self.norm.forward(&y, pass.norm_mode(&self.norm_site))?)?;
+        let y = pass.visit(&self.sequence_site, y)?;
+        pass.visit(&self.path, if self.residual { add(x, &y)? } else { y })
+    }
+}
