@@ -1,103 +1,75 @@
-//! The numbers that stand for black and white.
+//! The span of values in which images are given.
 
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The range of the values of images that a feature extractor or distance is given.
+/// The span of values in which images are given, for networks and metrics that depend on it.
 ///
-/// Networks for images know no range of their own: one that is fed \[0, 1\] where it expects \[−1, 1\]
-/// returns numbers that look right. So the range is said, and values outside it are an error.
-///
-/// ```
-/// use candle_core::{Device, Tensor};
-/// use xdiff_core::PixelRange;
-///
-/// let images = Tensor::new(&[[[[-1f32, 0.0, 1.0]]]], &Device::Cpu)?;
-/// let unit = PixelRange::Signed.to_unit(&images)?;
-/// assert_eq!(unit.flatten_all()?.to_vec1::<f32>()?, [0.0, 0.5, 1.0]);
-/// assert!(PixelRange::Unit.check("images", &images).is_err());
-/// # Ok::<(), xdiff_core::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// A network fed the wrong range gives numbers that look right, so this has no default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PixelRange {
-    /// From 0 to 1.
-    #[default]
+    /// [0, 1].
     Unit,
-    /// From −1 to 1, as diffusion models have it.
+    /// [−1, 1], as diffusion models have them.
     Signed,
 }
 
-impl PixelRange {
-    /// How far beyond the range a value may lie, for the rounding of what was computed.
-    const SLACK: f32 = 1e-4;
+/// How far a value may lie outside its range, as a share of the span: the rounding of a decoder.
+const SLACK: f64 = 1e-3;
 
-    /// Black and white.
-    pub const fn bounds(self) -> (f32, f32) {
+impl PixelRange {
+    /// The least and the greatest value.
+    pub fn bounds(self) -> (f64, f64) {
         match self {
             Self::Unit => (0.0, 1.0),
             Self::Signed => (-1.0, 1.0),
         }
     }
 
-    /// Checks that all values are numbers in this range.
+    /// Fails when a value lies outside the range by more than a thousandth of its span.
     ///
     /// # Errors
-    /// [`Error::Input`] of this name, saying which values there are and what to do.
+    /// [`Error::Input`] with the span of the values and what they seem to be; also for a NaN, and
+    /// for a tensor without values.
     pub fn check(self, what: &'static str, images: &Tensor) -> Result<()> {
         if images.elem_count() == 0 {
-            return Ok(());
+            return Err(Error::input(what, format!("shape {:?} holds no value", images.dims())));
         }
-        let values = images.detach().to_dtype(DType::F32)?;
-        let extremes = [values.min_all()?, values.max_all()?, values.sum_all()?];
-        let [least, most, sum] = extremes.map(|t| t.to_scalar::<f32>());
-        let (least, most, sum) = (least?, most?, sum?);
+        let flat = images.flatten_all()?.to_dtype(DType::F64)?;
+        let sum = flat.sum_all()?.to_scalar::<f64>()?;
+        let (low, high) = (flat.min(0)?.to_scalar::<f64>()?, flat.max(0)?.to_scalar::<f64>()?);
         if !sum.is_finite() {
-            return Err(Error::input(what, "has values that are NaN or infinite"));
+            return Err(Error::input(what, "a value is NaN or infinite"));
         }
-        let (low, high) = self.bounds();
-        if least >= low - Self::SLACK && most <= high + Self::SLACK {
+        let (least, greatest) = self.bounds();
+        let slack = SLACK * (greatest - least);
+        if low >= least - slack && high <= greatest + slack {
             return Ok(());
         }
-        let advice = match self {
-            Self::Unit if least >= -1.0 - Self::SLACK && most <= 1.0 + Self::SLACK => {
-                "for images from -1 to 1 say PixelRange::Signed, otherwise clamp them"
-            }
-            _ if least >= 0.0 && most > 2.0 => "divide 8-bit images by 255, and others by their window",
-            _ => "clamp them, or map their window to this range",
+        let advice = if low >= -1.0 - SLACK && high <= 1.0 + SLACK {
+            "you seem to feed images in [−1, 1]: say PixelRange::Signed"
+        } else if low >= 0.0 && high <= 255.0 {
+            "you seem to feed bytes: divide by 255 and say PixelRange::Unit"
+        } else {
+            "bring them into the range, by a window for medical images, and clamp what leaves it"
         };
-        Err(Error::input(what, format!("has values from {least} to {most}, expected {self}; {advice}")))
+        let reason = format!("values in [{low}, {high}], but [{least}, {greatest}] was stated; {advice}");
+        Err(Error::input(what, reason))
     }
 
-    /// Images of this range in \[0, 1\].
+    /// Images of this range in another.
     ///
     /// # Errors
-    /// When the device refuses.
-    pub fn to_unit(self, images: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Self::Unit => images.clone(),
-            Self::Signed => images.affine(0.5, 0.5)?,
+    /// When the tensor engine refuses.
+    pub fn convert(self, images: &Tensor, to: Self) -> Result<Tensor> {
+        Ok(match (self, to) {
+            (Self::Unit, Self::Signed) => images.affine(2.0, -1.0)?,
+            (Self::Signed, Self::Unit) => images.affine(0.5, 0.5)?,
+            _ => images.clone(),
         })
-    }
-
-    /// Images of this range in \[−1, 1\].
-    ///
-    /// # Errors
-    /// When the device refuses.
-    pub fn to_signed(self, images: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Self::Unit => images.affine(2.0, -1.0)?,
-            Self::Signed => images.clone(),
-        })
-    }
-}
-
-impl std::fmt::Display for PixelRange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (low, high) = self.bounds();
-        write!(f, "[{low}, {high}]")
     }
 }
 
@@ -108,39 +80,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_outside_are_named_with_what_to_do() {
-        let cases: &[(PixelRange, &[f32], Option<&str>)] = &[
-            (PixelRange::Unit, &[0.0, 1.0], None),
-            (PixelRange::Unit, &[-5e-5, 1.00005], None),
-            (PixelRange::Unit, &[], None),
-            (PixelRange::Unit, &[-0.3, 1.0], Some("PixelRange::Signed")),
-            (PixelRange::Unit, &[-3.0, 1.0], Some("clamp")),
-            (PixelRange::Unit, &[0.0, 255.0], Some("255")),
-            (PixelRange::Unit, &[f32::NAN, 0.5], Some("NaN")),
-            (PixelRange::Signed, &[-1.0, 0.2], None),
-            (PixelRange::Signed, &[0.0, f32::INFINITY], Some("infinite")),
-            (PixelRange::Signed, &[-1.2, 0.2], Some("clamp")),
+    fn values_outside_are_refused_with_advice() {
+        let of = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
+        let table = [
+            (PixelRange::Unit, vec![0.0, 1.0005], None),
+            (PixelRange::Signed, vec![-1.0, 0.0], None),
+            (PixelRange::Unit, vec![-0.5, 1.0], Some("PixelRange::Signed")),
+            (PixelRange::Unit, vec![0.0, 255.0], Some("divide by 255")),
+            (PixelRange::Signed, vec![0.0, 17.0], Some("divide by 255")),
+            (PixelRange::Signed, vec![-1000.0, 400.0], Some("window")),
+            (PixelRange::Unit, vec![0.5, f32::NAN], Some("NaN")),
+            (PixelRange::Unit, vec![0.5, f32::INFINITY], Some("infinite")),
+            (PixelRange::Unit, vec![], Some("no value")),
         ];
-        let mut wrong = Vec::new();
-        for (range, values, fault) in cases {
-            let images = Tensor::new(*values, &Device::Cpu).unwrap();
-            let outcome = range.check("images", &images).map_err(|e| e.to_string());
-            match (&outcome, fault) {
+        for (range, values, want) in table {
+            match (range.check("images", &of(&values)), want) {
                 (Ok(()), None) => {}
-                (Err(e), Some(part)) if e.contains(part) => {}
-                _ => wrong.push(format!("{range:?} {values:?}: {outcome:?}")),
+                (Err(e), Some(part)) => assert!(e.to_string().contains(part), "{values:?}: {e}"),
+                (got, _) => panic!("{range:?} {values:?}: {got:?}"),
             }
         }
-        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
     #[test]
-    fn ranges_turn_into_each_other() {
-        let x = Tensor::new(&[-1f32, 0.25, 1.0], &Device::Cpu).unwrap();
-        let unit = PixelRange::Signed.to_unit(&x).unwrap();
-        assert_eq!(unit.to_vec1::<f32>().unwrap(), [0.0, 0.625, 1.0]);
-        let back = PixelRange::Unit.to_signed(&unit).unwrap();
-        assert_eq!(back.to_vec1::<f32>().unwrap(), [-1.0, 0.25, 1.0]);
-        assert_eq!(PixelRange::Signed.to_string(), "[-1, 1]");
+    fn conversion_maps_bounds_to_bounds() {
+        for from in [PixelRange::Unit, PixelRange::Signed] {
+            for to in [PixelRange::Unit, PixelRange::Signed] {
+                let (low, high) = from.bounds();
+                let x = Tensor::new(&[low, high], &Device::Cpu).unwrap();
+                let (low, high) = to.bounds();
+                assert_eq!(from.convert(&x, to).unwrap().to_vec1::<f64>().unwrap(), [low, high]);
+            }
+        }
     }
 }

@@ -4,9 +4,7 @@ mod blocks;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use xdiff_nn::layers::{
-    Activation, BatchNormConfig, Pool2d, adaptive_avg_pool2d, avg_pool2d, max_pool2d,
-};
+use xdiff_nn::layers::{Activation, BatchNormConfig, Pool2d, adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 use xdiff_nn::{Init, Params};
 
 use crate::conv_norm::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
