@@ -7,15 +7,19 @@ mod backbone;
 mod block;
 mod checks;
 mod conv_norm;
+mod fid;
 mod googlenet;
 mod inception;
 mod mixed;
 mod mobilenet;
 mod network;
 mod pass;
+#[cfg(test)]
+mod testing;
 mod transform_input;
 
 pub use backbone::{Backbone, Description, Head, Maps, Output};
+pub use fid::{FidInception, FidInput, FidLevels, FidResize, FidWeights};
 pub use googlenet::{GoogLeNet, GoogLeNetConfig};
 pub use inception::{InceptionConfig, InceptionPooling, InceptionV3};
 pub use mobilenet::{InvertedResiduals, MobileNetV2, MobileNetV2Config};

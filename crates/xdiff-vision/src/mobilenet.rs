@@ -294,3 +294,164 @@ impl Block {
         pass.visit(&self.path, if self.residual { add(x, &y)? } else { y })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::testing::{check_gradients, fresh, randn, seen_and_unseen, size};
+
+    fn small() -> MobileNetV2Config {
+        MobileNetV2Config { width_mult: 0.25, num_classes: 5, ..Default::default() }
+    }
+
+    /// Parameters and names (but step counters) of torchvision 0.29.
+    #[test]
+    fn the_size_is_torchvisions() {
+        let base = MobileNetV2Config::default;
+        let runs = [[1, 8, 1, 1], [2, 12, 2, 2], [3, 12, 1, 1]].map(InvertedResiduals::from).to_vec();
+        let cases = [
+            (base(), (3_504_872, 262)),
+            (MobileNetV2Config { width_mult: 0.35, ..base() }, (1_677_128, 262)),
+            (MobileNetV2Config { width_mult: 1.4, num_classes: 10, ..base() }, (4_333_706, 262)),
+            (MobileNetV2Config { width_mult: 0.5, round_nearest: 4, ..base() }, (1_965_448, 262)),
+            (
+                MobileNetV2Config { inverted_residual_setting: Some(runs), num_classes: 5, ..base() },
+                (35_285, 67),
+            ),
+        ];
+        for (config, wanted) in cases {
+            assert_eq!(size(|p| MobileNetV2::new(&config, p)), wanted, "{config:?}");
+        }
+    }
+
+    /// torchvision's `_make_divisible`.
+    #[test]
+    fn channels_are_rounded_as_torchvision_does() {
+        for (channels, factor, round_nearest, wanted) in [
+            (32, 0.35, 8, 16),
+            (16, 0.35, 8, 8),
+            (24, 0.1, 8, 8),
+            (1280, 1.4, 8, 1792),
+            (32, 0.75, 1, 24),
+            (67, 0.5, 10, 40),
+            (11, 1.0, 8, 16),
+            (12, 1.0, 8, 16),
+        ] {
+            let config = MobileNetV2Config { round_nearest, ..small() };
+            assert_eq!(config.rounded(channels, factor), wanted, "{channels} {factor} {round_nearest}");
+        }
+    }
+
+    #[test]
+    fn every_module_is_a_site() {
+        let net = fresh(|p| MobileNetV2::new(&small(), p));
+        let (output, tap) = seen_and_unseen(&net, &randn(1, &[2, 3, 33, 40]));
+        assert_eq!(output.logits.dims(), [2, 5]);
+        for (site, dims) in [
+            ("features.0.0", [2, 8, 17, 20]),
+            ("features.0.1", [2, 8, 17, 20]),
+            ("features.0.2", [2, 8, 17, 20]),
+            ("features.1.conv.0", [2, 8, 17, 20]),
+            ("features.1.conv.1", [2, 8, 17, 20]),
+            ("features.2.conv.0.1", [2, 48, 17, 20]),
+            ("features.2.conv.1", [2, 48, 9, 10]),
+            ("features.2.conv.3", [2, 8, 9, 10]),
+            ("features.3.conv", [2, 8, 9, 10]),
+            ("features.3", [2, 8, 9, 10]),
+            ("features.18", [2, 1280, 2, 2]),
+            ("features", [2, 1280, 2, 2]),
+        ] {
+            assert_eq!(tap.seen().get(site).map(|x| x.dims()), Some(&dims[..]), "{site}");
+        }
+        for site in ["classifier.0", "classifier.1", "classifier"] {
+            assert_eq!(tap.seen()[site].dims()[0], 2, "{site}");
+        }
+        let six = tap.seen()["features.0"].max_all().unwrap().to_scalar::<f32>().unwrap();
+        let below = tap.seen()["features.0.1"].min_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(six <= 6.0 && below < 0.0);
+    }
+
+    #[test]
+    fn the_smallest_image_will_do() {
+        let net = fresh(|p| MobileNetV2::new(&small(), p));
+        assert!(net.forward(&randn(1, &[1, 3, 1, 1]), &mut Pass::eval(&mut ())).is_ok());
+        assert!(net.forward(&randn(1, &[2, 3, 1, 1]), &mut Pass::train(&mut ())).is_ok());
+        assert!(net.forward(&randn(1, &[1, 3, 1, 1]), &mut Pass::train(&mut ())).is_err());
+        assert!(matches!(
+            net.forward(&randn(1, &[1, 4, 9, 9]), &mut Pass::eval(&mut ())),
+            Err(Error::Input { .. })
+        ));
+    }
+
+    #[test]
+    fn fresh_weights_are_torchvisions() {
+        let params = Params::fresh(0, &Device::Cpu);
+        MobileNetV2::new(&MobileNetV2Config::default(), &params).unwrap();
+        let set = params.finish().unwrap();
+        for (name, wanted) in [
+            ("features.18.0.weight", (2.0f64 / 1280.0).sqrt()),
+            ("features.5.conv.1.0.weight", (2.0f64 / (192.0 * 9.0)).sqrt()),
+            ("classifier.1.weight", 0.01),
+            ("classifier.1.bias", 0.0),
+        ] {
+            let x = set.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let got = (x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / x.len() as f64).sqrt();
+            assert!((got - wanted).abs() <= 0.05 * wanted, "{name}: {got}, expected {wanted}");
+        }
+    }
+
+    #[test]
+    fn gradients_of_blocks_match_differences() {
+        for (outputs, expansion, stride) in [(3, 2, 1), (4, 1, 1), (4, 3, 2)] {
+            let block = fresh(|p| Block::new((3, outputs), expansion, stride, p));
+            check_gradients(&[2, 3, 5, 7], |x| block.forward(x, &mut Pass::eval(&mut ())));
+            check_gradients(&[2, 3, 5, 7], |x| block.forward(x, &mut Pass::train(&mut ())));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let runs = |run: [usize; 4]| Some(vec![InvertedResiduals::from(run)]);
+        let cases = [
+            (MobileNetV2Config { num_classes: 0, ..small() }, "num_classes"),
+            (MobileNetV2Config { in_channels: usize::MAX, ..small() }, "in_channels"),
+            (MobileNetV2Config { round_nearest: 0, ..small() }, "round_nearest"),
+            (MobileNetV2Config { dropout: -0.1, ..small() }, "dropout"),
+            (MobileNetV2Config { width_mult: 0.0, ..small() }, "width_mult"),
+            (MobileNetV2Config { width_mult: f64::NAN, ..small() }, "width_mult"),
+            (MobileNetV2Config { width_mult: f64::INFINITY, ..small() }, "width_mult"),
+            (
+                MobileNetV2Config { inverted_residual_setting: Some(vec![]), ..small() },
+                "inverted_residual_setting",
+            ),
+        ];
+        let odd = [
+            [1, 8, 1, 3],
+            [0, 8, 1, 1],
+            [1, 0, 1, 1],
+            [1, 8, 0, 1],
+            [1, 8, usize::MAX, 1],
+            [1 << 40, 8, 1, 1],
+        ]
+        .map(|run| {
+            let config = MobileNetV2Config { inverted_residual_setting: runs(run), ..small() };
+            (config, "inverted_residual_setting")
+        });
+        for (config, wanted) in cases.into_iter().chain(odd) {
+            let outcome = MobileNetV2::new(&config, &Params::fresh(0, &Device::Cpu));
+            assert!(matches!(outcome, Err(Error::Config { field, .. }) if field == wanted), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn configurations_are_torchvisions_arguments() {
+        let text = r#"{"num_classes": 5, "width_mult": 0.5, "inverted_residual_setting": [[1, 16, 2, 1]]}"#;
+        let read: MobileNetV2Config = serde_json::from_str(text).unwrap();
+        assert_eq!(read.runs(), [InvertedResiduals { expansion: 1, channels: 16, repeats: 2, stride: 1 }]);
+        let again: MobileNetV2Config = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
+        assert_eq!(again, read);
+        assert!(serde_json::from_str::<MobileNetV2Config>(r#"{"width": 1}"#).is_err());
+    }
+}

@@ -301,3 +301,153 @@ impl AuxiliaryHead {
         pass.visit(&self.path, logits)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use xdiff_nn::layers::Mode;
+
+    use super::*;
+    use crate::testing::{check_gradients, fresh, randn, seen_and_unseen, size};
+
+    fn small() -> InceptionConfig {
+        InceptionConfig { num_classes: 5, aux_logits: false, ..Default::default() }
+    }
+
+    /// Parameters and names (but step counters) of torchvision 0.29.
+    #[test]
+    fn the_size_is_torchvisions() {
+        let base = InceptionConfig::default;
+        let cases = [
+            (base(), (27_161_264, 484)),
+            (InceptionConfig { aux_logits: false, ..base() }, (23_834_568, 472)),
+            (InceptionConfig { num_classes: 7, ..base() }, (24_362_990, 484)),
+            (InceptionConfig::fid(), (23_850_960, 472)),
+        ];
+        for (config, wanted) in cases {
+            assert_eq!(size(|p| InceptionV3::new(&config, p)), wanted, "{config:?}");
+        }
+    }
+
+    #[test]
+    fn every_module_is_a_site() {
+        let net = fresh(|p| InceptionV3::new(&small(), p));
+        let (output, tap) = seen_and_unseen(&net, &randn(1, &[1, 3, 75, 107]));
+        assert_eq!((output.logits.dims(), output.auxiliary.len()), (&[1, 5][..], 0));
+        for (site, dims) in [
+            ("Conv2d_1a_3x3.conv", [1, 32, 37, 53]),
+            ("Conv2d_1a_3x3", [1, 32, 37, 53]),
+            ("Conv2d_2b_3x3.bn", [1, 64, 35, 51]),
+            ("maxpool1", [1, 64, 17, 25]),
+            ("maxpool2", [1, 192, 7, 11]),
+            ("Mixed_5b.branch5x5_1", [1, 48, 7, 11]),
+            ("Mixed_5b.branch_pool.conv", [1, 32, 7, 11]),
+            ("Mixed_5d", [1, 288, 7, 11]),
+            ("Mixed_6a", [1, 768, 3, 5]),
+            ("Mixed_6e.branch7x7dbl_4", [1, 192, 3, 5]),
+            ("Mixed_7a", [1, 1280, 1, 2]),
+            ("Mixed_7c.branch3x3dbl_3b", [1, 384, 1, 2]),
+            ("Mixed_7c", [1, 2048, 1, 2]),
+            ("avgpool", [1, 2048, 1, 1]),
+            ("dropout", [1, 2048, 1, 1]),
+        ] {
+            assert_eq!(tap.seen().get(site).map(|x| x.dims()), Some(&dims[..]), "{site}");
+        }
+        assert_eq!(tap.seen()["fc"].dims(), [1, 5]);
+    }
+
+    #[test]
+    fn the_auxiliary_head_asks_for_large_images() {
+        let net = fresh(|p| InceptionV3::new(&InceptionConfig { aux_logits: true, ..small() }, p));
+        assert!(net.forward(&randn(1, &[1, 3, 75, 75]), &mut Pass::eval(&mut ())).is_ok());
+        let outcome = net.forward(&randn(1, &[2, 3, 299, 298]), &mut Pass::train(&mut ()));
+        assert!(matches!(outcome, Err(Error::Input { reason, .. }) if reason.contains("aux_logits")));
+        let config = InceptionConfig { init_weights: false, ..small() };
+        let head = fresh(|p| AuxiliaryHead::new(3, &config, p));
+        let mut tap = xdiff_nn::tap::Recorder::default();
+        let logits = head.forward(&randn(1, &[2, 3, 20, 17]), &mut Pass::eval(&mut tap)).unwrap();
+        assert_eq!((logits.dims(), tap.seen()["conv1"].dims()), (&[2, 5][..], &[2, 768, 2, 1][..]));
+        assert!(head.forward(&randn(1, &[2, 3, 16, 17]), &mut Pass::eval(&mut ())).is_err());
+    }
+
+    #[test]
+    fn poolings_differ_where_they_should() {
+        let of = |pooling| {
+            let config = InceptionConfig { pooling, ..small() };
+            let net = fresh(|p| InceptionV3::new(&config, p));
+            seen_and_unseen(&net, &randn(1, &[1, 3, 75, 75])).1
+        };
+        let (ours, theirs) = (of(InceptionPooling::Torchvision), of(InceptionPooling::Fid));
+        for (site, same) in
+            [("maxpool2", true), ("Mixed_5b.branch5x5_2", true), ("Mixed_5b.branch_pool", false)]
+        {
+            let distance = crate::testing::difference(&ours.seen()[site], &theirs.seen()[site]);
+            assert_eq!(distance < 1e-6, same, "{site}: {distance}");
+        }
+    }
+
+    #[test]
+    fn gradients_of_all_blocks_match_differences() {
+        let config = InceptionConfig { init_weights: false, ..small() };
+        let fid = InceptionConfig { pooling: InceptionPooling::Fid, ..config.clone() };
+        for (name, config, kind) in [
+            ("Mixed_5b", &config, Kind::A(3)),
+            ("Mixed_5b", &fid, Kind::A(3)),
+            ("Mixed_6a", &config, Kind::B),
+            ("Mixed_6b", &fid, Kind::C(5)),
+            ("Mixed_7a", &config, Kind::D),
+            ("Mixed_7b", &config, Kind::E),
+            ("Mixed_7c", &fid, Kind::E),
+        ] {
+            let block = fresh(|p| kind.build(2, config.pool(name), config.style(DEVIATION), p));
+            for mode in [Mode::Eval, Mode::Train] {
+                check_gradients(&[2, 2, 5, 7], |x| match mode {
+                    Mode::Eval => block.forward(x, &mut Pass::eval(&mut ())),
+                    Mode::Train => block.forward(x, &mut Pass::train(&mut ())),
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn fresh_weights_are_torchvisions() {
+        let config = InceptionConfig { aux_logits: true, ..small() };
+        let params = Params::fresh(0, &Device::Cpu);
+        InceptionV3::new(&config, &params).unwrap();
+        let set = params.finish().unwrap();
+        for (name, wanted) in [
+            ("Mixed_6b.branch1x1.conv.weight", 0.1),
+            ("AuxLogits.conv0.conv.weight", 0.1),
+            ("AuxLogits.conv1.conv.weight", 0.01),
+            ("AuxLogits.fc.weight", 0.001),
+            ("fc.weight", 0.1),
+        ] {
+            let x = set.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let got = (x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / x.len() as f64).sqrt();
+            assert!((got - wanted).abs() <= 0.05 * wanted, "{name}: {got}, expected {wanted}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let cases = [
+            (InceptionConfig { num_classes: 0, ..small() }, "num_classes"),
+            (InceptionConfig { in_channels: 0, ..small() }, "in_channels"),
+            (InceptionConfig { dropout: 2.0, ..small() }, "dropout"),
+            (InceptionConfig { in_channels: 4, transform_input: true, ..small() }, "transform_input"),
+        ];
+        for (config, wanted) in cases {
+            let outcome = InceptionV3::new(&config, &Params::fresh(0, &Device::Cpu));
+            assert!(matches!(outcome, Err(Error::Config { field, .. }) if field == wanted), "{config:?}");
+        }
+        let net = fresh(|p| InceptionV3::new(&InceptionConfig { init_weights: false, ..small() }, p));
+        for dims in [&[1, 3, 74, 80][..], &[1, 1, 80, 80], &[0, 3, 80, 80], &[3, 80, 80]] {
+            let outcome = net.forward(&randn(1, dims), &mut Pass::eval(&mut ()));
+            assert!(matches!(outcome, Err(Error::Input { .. })), "{dims:?}");
+        }
+        let read: InceptionConfig =
+            serde_json::from_str(r#"{"aux_logits": false, "num_classes": 5}"#).unwrap();
+        assert_eq!(read, small());
+        assert!(serde_json::from_str::<InceptionConfig>(r#"{"classes": 3}"#).is_err());
+    }
+}
