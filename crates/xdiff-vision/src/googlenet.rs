@@ -57,8 +57,13 @@ impl GoogLeNetConfig {
     }
 
     /// torchvision draws from a normal with deviation 0.01, cut off at ±2: at 200 deviations.
-    fn conv_init(&self) -> ConvInit {
-        if self.init_weights { ConvInit::Normal(0.01) } else { ConvInit::Default }
+    fn style(&self) -> UnitStyle {
+        UnitStyle {
+            names: StageNames::NAMED,
+            norm: BatchNormConfig { eps: 1e-3, ..Default::default() },
+            act: Activation::Relu,
+            init: if self.init_weights { ConvInit::Normal(0.01) } else { ConvInit::Default },
+        }
     }
 
     fn linear(&self, inputs: usize, outputs: usize, params: &Params) -> Result<LinearSite> {
@@ -135,12 +140,7 @@ impl GoogLeNet {
     /// Those of [`GoogLeNetConfig::validate`] and [`Params::weight`].
     pub fn new(config: &GoogLeNetConfig, params: &Params) -> Result<Self> {
         config.validate()?;
-        let style = UnitStyle {
-            names: StageNames::NAMED,
-            norm: BatchNormConfig { eps: 1e-3, ..Default::default() },
-            act: Activation::Relu,
-            init: config.conv_init(),
-        };
+        let style = config.style();
         let [first, second, third] = STEM;
         let stem = [
             first.build(config.in_channels, style, params)?,
@@ -279,7 +279,9 @@ mod tests {
 
     use super::*;
     use crate::Error;
-    use crate::testing::{check_gradients, fresh, randn, seen_and_unseen, size};
+    use crate::testing::{
+        assert_rows, check_gradients, fresh, randn, seen_and_unseen, size, synthetic, waves,
+    };
 
     fn small() -> GoogLeNetConfig {
         GoogLeNetConfig { num_classes: 5, ..Default::default() }
@@ -344,6 +346,23 @@ mod tests {
         assert!((share - 0.8).abs() < 0.05, "{share}");
     }
 
+    /// torchvision 0.29's `InceptionAux` with synthetic weights, without dropout.
+    #[test]
+    fn the_auxiliary_head_is_torchvisions() {
+        let config = GoogLeNetConfig { num_classes: 3, ..small() };
+        let style = config.style();
+        let head = synthetic(|p| AuxiliaryHead::new(512, &config, style, p));
+        let x = waves(&[2, 512, 5, 6]);
+        let eval = head.forward(&x, &mut Pass::eval(&mut ())).unwrap();
+        let wanted =
+            [[-0.130_551_5, 0.083_717_704, -0.035_103_247], [-0.020_829_493, 0.180_959_98, 0.212_805_99]];
+        assert_rows(&eval, &wanted, 1e-5);
+        let train = head.forward(&x, &mut Pass::train(&mut ())).unwrap();
+        let wanted =
+            [[-0.146_449_69, 0.353_435_9, 0.061_767_586], [-0.395_610_24, 0.961_090_74, 0.918_328_46]];
+        assert_rows(&train, &wanted, 1e-4);
+    }
+
     #[test]
     fn frozen_norms_keep_their_statistics() {
         let params = Params::fresh(0, &Device::Cpu);
@@ -391,14 +410,9 @@ mod tests {
 
     #[test]
     fn gradients_of_a_block_and_of_a_head_match_differences() {
-        let style = UnitStyle {
-            names: StageNames::NAMED,
-            norm: BatchNormConfig::default(),
-            act: Activation::Relu,
-            init: ConvInit::Default,
-        };
-        let one = fresh(|p| block(3, [2, 3, 4, 2, 3, 2], style, p));
         let config = GoogLeNetConfig { init_weights: false, ..small() };
+        let style = config.style();
+        let one = fresh(|p| block(3, [2, 3, 4, 2, 3, 2], style, p));
         let head = fresh(|p| AuxiliaryHead::new(3, &config, style, p));
         for mode in [Mode::Eval, Mode::Train] {
             let pass = |run: &dyn Fn(&mut Pass<'_>) -> Result<Tensor>| match mode {

@@ -12,6 +12,18 @@ pub(crate) fn randn(seed: u64, dims: &[usize]) -> Tensor {
     Rng::new(seed).randn(dims, &Device::Cpu).unwrap()
 }
 
+/// sin(0.37 i) over row-major i.
+pub(crate) fn waves(dims: &[usize]) -> Tensor {
+    let n: usize = dims.iter().product();
+    let values: Vec<f32> = (0..n).map(|i| (0.37 * i as f64).sin() as f32).collect();
+    Tensor::from_vec(values, dims, &Device::Cpu).unwrap()
+}
+
+/// A network with the synthetic weights of the conformance format.
+pub(crate) fn synthetic<B>(build: impl FnOnce(&Params) -> Result<B>) -> B {
+    build(&Params::synthetic(&Device::Cpu)).unwrap()
+}
+
 /// A fresh network.
 pub(crate) fn fresh<B>(build: impl FnOnce(&Params) -> Result<B>) -> B {
     build(&Params::fresh(0, &Device::Cpu)).unwrap()
@@ -30,6 +42,15 @@ pub(crate) fn size<B>(build: impl FnOnce(&Params) -> Result<B>) -> (usize, usize
 pub(crate) fn difference(a: &Tensor, b: &Tensor) -> f32 {
     let largest = |t: &Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
     largest(&(a - b).unwrap()) / largest(b).max(1e-12)
+}
+
+/// Fails unless a tensor has these rows, within `tolerance`.
+pub(crate) fn assert_rows<const N: usize>(got: &Tensor, wanted: &[[f32; N]], tolerance: f32) {
+    let got = got.to_vec2::<f32>().unwrap();
+    let near = |(got, wanted): (&Vec<f32>, &[f32; N])| {
+        got.len() == N && got.iter().zip(wanted).all(|(a, b)| (a - b).abs() <= tolerance)
+    };
+    assert!(got.len() == wanted.len() && got.iter().zip(wanted).all(near), "{got:?}, expected {wanted:?}");
 }
 
 /// Runs a network once unseen and once with every site recorded; the results must be the same.

@@ -308,7 +308,9 @@ mod tests {
     use xdiff_nn::layers::Mode;
 
     use super::*;
-    use crate::testing::{check_gradients, fresh, randn, seen_and_unseen, size};
+    use crate::testing::{
+        assert_rows, check_gradients, fresh, randn, seen_and_unseen, size, synthetic, waves,
+    };
 
     fn small() -> InceptionConfig {
         InceptionConfig { num_classes: 5, aux_logits: false, ..Default::default() }
@@ -368,6 +370,22 @@ mod tests {
         let logits = head.forward(&randn(1, &[2, 3, 20, 17]), &mut Pass::eval(&mut tap)).unwrap();
         assert_eq!((logits.dims(), tap.seen()["conv1"].dims()), (&[2, 5][..], &[2, 768, 2, 1][..]));
         assert!(head.forward(&randn(1, &[2, 3, 16, 17]), &mut Pass::eval(&mut ())).is_err());
+    }
+
+    /// torchvision 0.29's `InceptionAux` with synthetic weights.
+    #[test]
+    fn the_auxiliary_head_is_torchvisions() {
+        let config = InceptionConfig { num_classes: 2, ..small() };
+        let head = synthetic(|p| AuxiliaryHead::new(768, &config, p));
+        let x = waves(&[3, 768, 17, 20]);
+        let eval = head.forward(&x, &mut Pass::eval(&mut ())).unwrap();
+        let wanted =
+            [[0.058_433_51, -0.056_867_432], [0.055_190_62, -0.084_320_56], [0.050_658_23, -0.023_307_543]];
+        assert_rows(&eval, &wanted, 1e-5);
+        let train = head.forward(&x, &mut Pass::train(&mut ())).unwrap();
+        let wanted =
+            [[-0.022_119_45, -0.333_274_75], [-0.440_647_36, 0.106_651_336], [0.225_119_19, 0.173_032_17]];
+        assert_rows(&train, &wanted, 1e-4);
     }
 
     #[test]
