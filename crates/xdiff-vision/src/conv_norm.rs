@@ -1,7 +1,7 @@
 //! Convolution, batch norm and activation whose every stage a tap can see.
 
 use candle_core::Tensor;
-use xdiff_nn::layers::{Activation, BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig, linear};
+use xdiff_nn::layers::{Activation, BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig, Linear};
 use xdiff_nn::{Init, Params};
 
 use crate::{Pass, Result};
@@ -38,7 +38,7 @@ pub(crate) enum ConvInit {
     Default,
     /// Normal with this standard deviation.
     Normal(f64),
-    /// Normal with variance 2 / (outputs × taps) (He et al., 2015, by the outputs).
+    /// Kaiming's normal by the outputs.
     KaimingFanOut,
 }
 
@@ -47,10 +47,7 @@ impl ConvInit {
         match self {
             Self::Default => Init::torch_default(config.fan_in()),
             Self::Normal(deviation) => Init::Normal(deviation),
-            Self::KaimingFanOut => {
-                let fan_out = config.out_channels * config.kernel.0 * config.kernel.1;
-                Init::Normal((2.0 / fan_out.max(1) as f64).sqrt())
-            }
+            Self::KaimingFanOut => Init::kaiming_normal(config.fan_out()),
         }
     }
 }
@@ -103,24 +100,16 @@ impl ConvUnit {
 #[derive(Debug)]
 pub(crate) struct LinearSite {
     path: String,
-    weight: Tensor,
-    bias: Tensor,
+    linear: Linear,
 }
 
 impl LinearSite {
-    pub(crate) fn new(
-        (inputs, outputs): (usize, usize),
-        (weight, bias): (Init, Init),
-        params: &Params,
-    ) -> Result<Self> {
-        Ok(Self {
-            path: params.path().to_owned(),
-            weight: params.weight("weight", (outputs, inputs), weight)?,
-            bias: params.weight("bias", outputs, bias)?,
-        })
+    pub(crate) fn new(sizes: (usize, usize), (weight, bias): (Init, Init), params: &Params) -> Result<Self> {
+        let linear = Linear::with_inits(sizes, weight, Some(bias), params)?;
+        Ok(Self { path: params.path().to_owned(), linear })
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        pass.visit(&self.path, linear(x, &self.weight, Some(&self.bias))?)
+        pass.visit(&self.path, self.linear.forward(x)?)
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use xdiff_nn::layers::{Activation, BatchNormConfig, Pool2d, adaptive_avg_pool2d, max_pool2d};
 use xdiff_nn::{Init, Params};
 
+use crate::averaged_head::AveragedHead;
 use crate::conv_norm::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
 use crate::mixed::{Mixed, Plan, Pooling, Window};
 use crate::transform_input::{self, transform_input};
@@ -84,21 +85,29 @@ const STEM: [Window; 3] = [
 /// 3×3; and the projection of the pooled maps.
 type Widths = [usize; 6];
 
-/// The blocks by stage. A pooling stands before each stage.
-const STAGES: [&[(&str, Widths)]; 3] = [
-    &[("inception3a", [64, 96, 128, 16, 32, 32]), ("inception3b", [128, 128, 192, 32, 96, 64])],
-    &[
-        ("inception4a", [192, 96, 208, 16, 48, 64]),
-        ("inception4b", [160, 112, 224, 24, 64, 64]),
-        ("inception4c", [128, 128, 256, 24, 64, 64]),
-        ("inception4d", [112, 144, 288, 32, 64, 64]),
-        ("inception4e", [256, 160, 320, 32, 128, 128]),
-    ],
-    &[("inception5a", [256, 160, 320, 32, 128, 128]), ("inception5b", [384, 192, 384, 48, 128, 128])],
-];
+/// The stages: the name of the pooling before the blocks and the size of its windows, and the blocks.
+type StagePlan = ((&'static str, usize), &'static [(&'static str, Widths)]);
 
-/// The poolings before the stages.
-const POOLS: [(&str, usize); 3] = [("maxpool2", 3), ("maxpool3", 3), ("maxpool4", 2)];
+const STAGES: [StagePlan; 3] = [
+    (
+        ("maxpool2", 3),
+        &[("inception3a", [64, 96, 128, 16, 32, 32]), ("inception3b", [128, 128, 192, 32, 96, 64])],
+    ),
+    (
+        ("maxpool3", 3),
+        &[
+            ("inception4a", [192, 96, 208, 16, 48, 64]),
+            ("inception4b", [160, 112, 224, 24, 64, 64]),
+            ("inception4c", [128, 128, 256, 24, 64, 64]),
+            ("inception4d", [112, 144, 288, 32, 64, 64]),
+            ("inception4e", [256, 160, 320, 32, 128, 128]),
+        ],
+    ),
+    (
+        ("maxpool4", 2),
+        &[("inception5a", [256, 160, 320, 32, 128, 128]), ("inception5b", [384, 192, 384, 48, 128, 128])],
+    ),
+];
 
 /// The auxiliary heads, and the blocks whose maps they take.
 const HEADS: [(&str, &str); 2] = [("aux1", "inception4a"), ("aux2", "inception4d")];
@@ -129,8 +138,34 @@ const HEADS: [(&str, &str); 2] = [("aux1", "inception4a"), ("aux2", "inception4d
 pub struct GoogLeNet {
     config: GoogLeNetConfig,
     stem: [ConvUnit; 3],
-    stages: Vec<Vec<(Mixed, Option<AuxiliaryHead>)>>,
-    fc: LinearSite,
+    pool: Halving,
+    stages: Vec<Stage>,
+    head: AveragedHead,
+}
+
+/// A pooling that halves the size, counting a last window that reaches beyond the edge.
+#[derive(Debug)]
+struct Halving {
+    site: String,
+    kernel: usize,
+}
+
+impl Halving {
+    fn new((name, kernel): (&str, usize), params: &Params) -> Self {
+        Self { site: params.full(name), kernel }
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let windows = Pool2d { ceil_mode: true, ..Pool2d::new(self.kernel, 2) };
+        pass.visit(&self.site, max_pool2d(x, &windows)?)
+    }
+}
+
+/// A pooling, and blocks with the auxiliary heads on their maps.
+#[derive(Debug)]
+struct Stage {
+    pool: Halving,
+    blocks: Vec<(Mixed, Option<AuxiliaryHead>)>,
 }
 
 impl GoogLeNet {
@@ -149,21 +184,27 @@ impl GoogLeNet {
         ];
         let mut channels = third.channels();
         let mut stages = Vec::with_capacity(STAGES.len());
-        for blocks in STAGES {
-            let mut stage = Vec::with_capacity(blocks.len());
-            for (name, widths) in blocks {
+        for (pool, plans) in STAGES {
+            let mut blocks = Vec::with_capacity(plans.len());
+            for (name, widths) in plans {
                 let block = block(channels, *widths, style, &params.at(name))?;
                 channels = block.channels();
                 let head = HEADS.iter().find(|(_, after)| config.aux_logits && after == name);
                 let head = head
                     .map(|(head, _)| AuxiliaryHead::new(channels, config, style, &params.at(head)))
                     .transpose()?;
-                stage.push((block, head));
+                blocks.push((block, head));
             }
-            stages.push(stage);
+            stages.push(Stage { pool: Halving::new(pool, params), blocks });
         }
         let fc = config.linear(channels, config.num_classes, &params.at("fc"))?;
-        Ok(Self { config: config.clone(), stem, stages, fc })
+        Ok(Self {
+            config: config.clone(),
+            stem,
+            pool: Halving::new(("maxpool1", 3), params),
+            stages,
+            head: AveragedHead::new(config.dropout, fc, params),
+        })
     }
 }
 
@@ -185,11 +226,6 @@ fn block(inputs: usize, widths: Widths, style: UnitStyle, params: &Params) -> Re
     )
 }
 
-/// Pooling that halves the size, counting a last window that reaches beyond the edge.
-fn halve(x: &Tensor, (site, kernel): (&str, usize), pass: &mut Pass<'_>) -> Result<Tensor> {
-    pass.visit(site, max_pool2d(x, &Pool2d { ceil_mode: true, ..Pool2d::new(kernel, 2) })?)
-}
-
 impl Backbone for GoogLeNet {
     fn describe(&self) -> Description {
         Description {
@@ -206,12 +242,12 @@ impl Backbone for GoogLeNet {
     fn maps(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Maps> {
         let x = if self.config.transform_input { transform_input(images)? } else { images.clone() };
         let [first, second, third] = &self.stem;
-        let mut x = halve(&first.forward(&x, pass)?, ("maxpool1", 3), pass)?;
+        let mut x = self.pool.forward(&first.forward(&x, pass)?, pass)?;
         x = third.forward(&second.forward(&x, pass)?, pass)?;
         let mut auxiliary = Vec::new();
-        for (pool, stage) in POOLS.into_iter().zip(&self.stages) {
-            x = halve(&x, pool, pass)?;
-            for (block, head) in stage {
+        for stage in &self.stages {
+            x = stage.pool.forward(&x, pass)?;
+            for (block, head) in &stage.blocks {
                 x = block.forward(&x, pass)?;
                 if let Some(head) = head
                     && pass.is_training()
@@ -224,10 +260,7 @@ impl Backbone for GoogLeNet {
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        let pooled = pass.visit("avgpool", adaptive_avg_pool2d(maps, (1, 1))?)?.flatten_from(1)?;
-        let features = pass.dropout("dropout", pooled, self.config.dropout)?;
-        let features = pass.visit("dropout", features)?;
-        Ok(Head { logits: self.fc.forward(&features, pass)?, features })
+        self.head.forward_flat(maps, pass)
     }
 }
 

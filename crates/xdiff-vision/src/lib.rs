@@ -3,6 +3,7 @@
 //!
 //! Errors are those of [`xdiff_core::Error`]: the networks here implement that crate's traits.
 
+mod averaged_head;
 mod backbone;
 mod block;
 mod checks;

@@ -170,10 +170,13 @@ fn style() -> UnitStyle {
 #[derive(Debug)]
 pub struct MobileNetV2 {
     config: MobileNetV2Config,
+    features_site: String,
     first: ConvUnit,
     blocks: Vec<Block>,
     last: ConvUnit,
+    dropout_site: String,
     classifier: LinearSite,
+    classifier_site: String,
 }
 
 impl MobileNetV2 {
@@ -200,12 +203,19 @@ impl MobileNetV2 {
         let outputs = config.rounded(ENDS.1, config.width_mult.max(1.0));
         let last =
             ConvUnit::new(Conv2dConfig::new(channels, outputs, 1), style(), &features.at(blocks.len() + 1))?;
-        let classifier = LinearSite::new(
-            (outputs, config.num_classes),
-            (Init::Normal(0.01), Init::ZEROS),
-            &params.at("classifier").at(1),
-        )?;
-        Ok(Self { config: config.clone(), first, blocks, last, classifier })
+        let scope = params.at("classifier");
+        let sizes = (outputs, config.num_classes);
+        let classifier = LinearSite::new(sizes, (Init::Normal(0.01), Init::ZEROS), &scope.at(1))?;
+        Ok(Self {
+            config: config.clone(),
+            features_site: features.path().to_owned(),
+            first,
+            blocks,
+            last,
+            dropout_site: scope.full(0),
+            classifier,
+            classifier_site: scope.path().to_owned(),
+        })
     }
 }
 
@@ -228,15 +238,15 @@ impl Backbone for MobileNetV2 {
             x = block.forward(&x, pass)?;
         }
         let x = self.last.forward(&x, pass)?;
-        Ok(Maps { maps: pass.visit("features", x)?, auxiliary: Vec::new() })
+        Ok(Maps { maps: pass.visit(&self.features_site, x)?, auxiliary: Vec::new() })
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
         let pooled = adaptive_avg_pool2d(maps, (1, 1))?.flatten_from(1)?;
-        let features = pass.dropout("classifier.0", pooled, self.config.dropout)?;
-        let features = pass.visit("classifier.0", features)?;
+        let features = pass.dropout(&self.dropout_site, pooled, self.config.dropout)?;
+        let features = pass.visit(&self.dropout_site, features)?;
         let logits = self.classifier.forward(&features, pass)?;
-        Ok(Head { logits: pass.visit("classifier", logits)?, features })
+        Ok(Head { logits: pass.visit(&self.classifier_site, logits)?, features })
     }
 }
 

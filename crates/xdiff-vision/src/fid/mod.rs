@@ -9,7 +9,6 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 use xdiff_core::FeatureExtractor;
-use xdiff_nn::layers::adaptive_avg_pool2d;
 use xdiff_nn::weights::read;
 use xdiff_nn::{Params, Tap};
 
@@ -133,12 +132,11 @@ impl FidInception {
 }
 
 impl FeatureExtractor for FidInception {
-    /// (B, 3, H, W) or (B, 1, H, W) to (B, 2048, 1, 1). Tap sites are those of [`InceptionV3`]; the
-    /// last layer does not run.
+    /// (B, 3, H, W) or (B, 1, H, W) to (B, 2048, 1, 1). Tap sites are those of [`InceptionV3`].
     fn features(&self, images: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
         let mut pass = Pass::eval(tap);
         let maps = self.network.maps(&self.input.prepare(images)?, &mut pass)?.maps;
-        pass.visit("avgpool", adaptive_avg_pool2d(&maps, (1, 1))?)
+        Ok(self.network.head(&maps, &mut pass)?.features.unsqueeze(2)?.unsqueeze(3)?)
     }
 
     fn identity(&self) -> String {

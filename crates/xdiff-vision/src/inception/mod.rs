@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use xdiff_nn::layers::{Activation, BatchNormConfig, Pool2d, adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 use xdiff_nn::{Init, Params};
 
+use crate::averaged_head::AveragedHead;
 use crate::conv_norm::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
 use crate::mixed::{Mixed, Pooling, Window};
 use crate::transform_input::{self, transform_input};
@@ -171,9 +172,10 @@ const BEFORE_HEAD: &str = "Mixed_6e";
 #[derive(Debug)]
 pub struct InceptionV3 {
     config: InceptionConfig,
-    stem: Vec<(Vec<ConvUnit>, &'static str)>,
+    /// Convolutions, and the site of the pooling behind them.
+    stem: Vec<(Vec<ConvUnit>, String)>,
     blocks: Vec<(Mixed, Option<AuxiliaryHead>)>,
-    fc: LinearSite,
+    head: AveragedHead,
 }
 
 impl InceptionV3 {
@@ -196,7 +198,7 @@ impl InceptionV3 {
                 units.push(window.build(channels, style, params)?);
                 channels = window.channels();
             }
-            stem.push((units, pool));
+            stem.push((units, params.full(pool)));
         }
         let mut blocks = Vec::with_capacity(BLOCKS.len());
         for (name, kind) in BLOCKS {
@@ -210,7 +212,8 @@ impl InceptionV3 {
             blocks.push((block, head));
         }
         let fc = config.linear(channels, DEVIATION, &params.at("fc"))?;
-        Ok(Self { config: config.clone(), stem, blocks, fc })
+        let head = AveragedHead::new(config.dropout, fc, params);
+        Ok(Self { config: config.clone(), stem, blocks, head })
     }
 }
 
@@ -262,10 +265,7 @@ impl Backbone for InceptionV3 {
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        let pooled = pass.visit("avgpool", adaptive_avg_pool2d(maps, (1, 1))?)?;
-        let features = pass.dropout("dropout", pooled, self.config.dropout)?;
-        let features = pass.visit("dropout", features)?.flatten_from(1)?;
-        Ok(Head { logits: self.fc.forward(&features, pass)?, features })
+        self.head.forward(maps, pass)
     }
 }
 
