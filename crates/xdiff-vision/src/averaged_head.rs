@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use xdiff_nn::Params;
 use xdiff_nn::layers::adaptive_avg_pool2d;
 
-use crate::conv_norm::LinearSite;
+use crate::conv_unit::LinearSite;
 use crate::{Head, Pass, Result};
 
 /// The mean of each map, dropout, and a linear layer.

@@ -2,14 +2,16 @@
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use xdiff_nn::layers::{Activation, BatchNormConfig, Pool2d, adaptive_avg_pool2d, max_pool2d};
 use xdiff_nn::{Init, Params};
 
 use crate::averaged_head::AveragedHead;
-use crate::conv_norm::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
+use crate::backbone::{changed, positive, probability};
+use crate::conv_unit::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
 use crate::mixed::{Mixed, Plan, Pooling, Window};
 use crate::transform_input::{self, transform_input};
-use crate::{Backbone, Description, Head, Maps, Pass, Result, checks};
+use crate::{Backbone, BackboneConfig, Description, Head, Maps, Pass, Result};
 
 /// What a [`GoogLeNet`] is made of; torchvision's keyword arguments and defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,13 +49,20 @@ impl Default for GoogLeNetConfig {
 }
 
 impl GoogLeNetConfig {
+    /// torchvision's network for images of that many channels and that many classes.
+    pub fn new(in_channels: usize, num_classes: usize) -> Self {
+        Self { in_channels, num_classes, ..Default::default() }
+    }
+
     /// Checks that the values fit each other.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) naming the field.
     pub fn validate(&self) -> Result<()> {
-        checks::sizes(&[("in_channels", self.in_channels), ("num_classes", self.num_classes)])?;
-        checks::probabilities(&[("dropout", self.dropout), ("dropout_aux", self.dropout_aux)])?;
+        positive("in_channels", self.in_channels)?;
+        positive("num_classes", self.num_classes)?;
+        probability("dropout", self.dropout)?;
+        probability("dropout_aux", self.dropout_aux)?;
         transform_input::check(self.transform_input, self.in_channels)
     }
 
@@ -71,6 +80,31 @@ impl GoogLeNetConfig {
         let usual = Init::torch_default(inputs);
         let weight = if self.init_weights { Init::Normal(0.01) } else { usual };
         LinearSite::new((inputs, outputs), (weight, usual), params)
+    }
+}
+
+impl BackboneConfig for GoogLeNetConfig {
+    fn describe(&self) -> Description {
+        let auxiliary_heads =
+            if self.aux_logits { HEADS.map(|(head, _)| format!("{head}.fc2")).to_vec() } else { Vec::new() };
+        Description {
+            name: "googlenet".to_owned(),
+            in_channels: self.in_channels,
+            classes: self.num_classes,
+            // Each pooling with a window of 3 needs two pixels.
+            least_side: 15,
+            head: "fc".to_owned(),
+            auxiliary_heads,
+            stem: "conv1.conv".to_owned(),
+        }
+    }
+
+    fn with_arguments(&self, arguments: &Map<String, Value>) -> Result<Box<dyn BackboneConfig>> {
+        changed(self, arguments)
+    }
+
+    fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(GoogLeNet::new(self, params)?))
     }
 }
 
@@ -228,15 +262,7 @@ fn block(inputs: usize, widths: Widths, style: UnitStyle, params: &Params) -> Re
 
 impl Backbone for GoogLeNet {
     fn describe(&self) -> Description {
-        Description {
-            name: "googlenet".to_owned(),
-            in_channels: self.config.in_channels,
-            classes: self.config.num_classes,
-            // Each pooling with a window of 3 needs two pixels.
-            least_side: 15,
-            head: "fc".to_owned(),
-            stem: "conv1.conv".to_owned(),
-        }
+        self.config.describe()
     }
 
     fn maps(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Maps> {

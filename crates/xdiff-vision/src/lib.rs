@@ -3,11 +3,13 @@
 //!
 //! Errors are those of [`xdiff_core::Error`]: the networks here implement that crate's traits.
 
+mod alexnet;
+mod architecture;
 mod averaged_head;
 mod backbone;
 mod block;
-mod checks;
-mod conv_norm;
+mod conv_unit;
+mod densenet;
 mod fid;
 mod googlenet;
 mod inception;
@@ -15,15 +17,26 @@ mod mixed;
 mod mobilenet;
 mod network;
 mod pass;
+mod plain;
+mod resnet;
+mod sequence;
+mod squeezenet;
 #[cfg(test)]
 mod testing;
 mod transform_input;
+mod vgg;
 
-pub use backbone::{Backbone, Description, Head, Maps, Output};
+pub use alexnet::{AlexNet, AlexNetConfig};
+pub use architecture::Architecture;
+pub use backbone::{Backbone, BackboneConfig, Description, Head, Maps, Output};
+pub use densenet::{DenseNet, DenseNetConfig};
 pub use fid::{FidInception, FidInput, FidLevels, FidResize, FidWeights};
 pub use googlenet::{GoogLeNet, GoogLeNetConfig};
 pub use inception::{InceptionConfig, InceptionPooling, InceptionV3};
 pub use mobilenet::{InvertedResiduals, MobileNetV2, MobileNetV2Config};
 pub use network::Network;
-pub use pass::Pass;
+pub use pass::{Pass, is_below};
+pub use resnet::{ResNet, ResNetBlock, ResNetConfig};
+pub use squeezenet::{SqueezeNet, SqueezeNetConfig, SqueezeNetVersion};
+pub use vgg::{Vgg, VggConfig};
 pub use xdiff_core::{Error, Result};

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use xdiff_nn::Params;
 use xdiff_nn::layers::{Conv2dConfig, Pool2d, avg_pool2d, max_pool2d};
 
-use crate::conv_norm::{ConvUnit, UnitStyle};
+use crate::conv_unit::{ConvUnit, UnitStyle};
 use crate::{Pass, Result};
 
 /// Pooling that keeps or divides the size.

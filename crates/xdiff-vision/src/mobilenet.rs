@@ -2,13 +2,14 @@
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use xdiff_nn::layers::{
-    Activation, BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig, adaptive_avg_pool2d, add,
-};
+use serde_json::{Map, Value};
+use xdiff_nn::layers::{Activation, BatchNormConfig, Conv2dConfig, adaptive_avg_pool2d, add};
 use xdiff_nn::{Init, Params};
 
-use crate::conv_norm::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
-use crate::{Backbone, Description, Error, Head, Maps, Pass, Result, checks};
+use crate::backbone::{changed, positive, probability};
+use crate::block::{Conv, Norm};
+use crate::conv_unit::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
+use crate::{Backbone, BackboneConfig, Description, Error, Head, Maps, Pass, Result};
 
 /// A run of like blocks of [`MobileNetV2`]: (t, c, n, s) in torchvision and in the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,17 +83,20 @@ const BLOCKS: [[usize; 4]; 7] = [
 const ENDS: (usize, usize) = (32, 1280);
 
 impl MobileNetV2Config {
+    /// torchvision's network for images of that many channels and that many classes.
+    pub fn new(in_channels: usize, num_classes: usize) -> Self {
+        Self { in_channels, num_classes, ..Default::default() }
+    }
+
     /// Checks that the values fit each other.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
-        checks::sizes(&[
-            ("in_channels", self.in_channels),
-            ("num_classes", self.num_classes),
-            ("round_nearest", self.round_nearest),
-        ])?;
-        checks::probabilities(&[("dropout", self.dropout)])?;
+        positive("in_channels", self.in_channels)?;
+        positive("num_classes", self.num_classes)?;
+        positive("round_nearest", self.round_nearest)?;
+        probability("dropout", self.dropout)?;
         if !(self.width_mult > 0.0 && self.width_mult <= 32.0) {
             let reason = format!("is {}, must lie above 0 and at most at 32", self.width_mult);
             return Err(Error::config("width_mult", reason));
@@ -136,6 +140,29 @@ impl MobileNetV2Config {
         let (wanted, step) = (channels as f64 * factor, self.round_nearest);
         let nearest = ((wanted + step as f64 / 2.0) as usize / step * step).max(step);
         if (nearest as f64) < 0.9 * wanted { nearest + step } else { nearest }
+    }
+}
+
+impl BackboneConfig for MobileNetV2Config {
+    fn describe(&self) -> Description {
+        Description {
+            name: "mobilenet_v2".to_owned(),
+            in_channels: self.in_channels,
+            classes: self.num_classes,
+            // Every window is padded.
+            least_side: 1,
+            head: "classifier.1".to_owned(),
+            auxiliary_heads: Vec::new(),
+            stem: "features.0.0".to_owned(),
+        }
+    }
+
+    fn with_arguments(&self, arguments: &Map<String, Value>) -> Result<Box<dyn BackboneConfig>> {
+        changed(self, arguments)
+    }
+
+    fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(MobileNetV2::new(self, params)?))
     }
 }
 
@@ -221,15 +248,7 @@ impl MobileNetV2 {
 
 impl Backbone for MobileNetV2 {
     fn describe(&self) -> Description {
-        Description {
-            name: "mobilenet_v2".to_owned(),
-            in_channels: self.config.in_channels,
-            classes: self.config.num_classes,
-            // Every window is padded.
-            least_side: 1,
-            head: "classifier.1".to_owned(),
-            stem: "features.0.0".to_owned(),
-        }
+        self.config.describe()
     }
 
     fn maps(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Maps> {
@@ -255,12 +274,10 @@ impl Backbone for MobileNetV2 {
 struct Block {
     path: String,
     sequence_site: String,
-    conv_site: String,
-    norm_site: String,
     /// The widening, unless the block does not widen, and the filter by channel.
     units: Vec<ConvUnit>,
-    conv: Conv2d,
-    norm: BatchNorm2d,
+    conv: Conv,
+    norm: Norm,
     residual: bool,
 }
 
@@ -279,16 +296,13 @@ impl Block {
         }
         let by_channel = Conv2dConfig::new(inside, inside, 3).stride(stride).padding(1).groups(inside);
         units.push(ConvUnit::new(by_channel, style(), &scope.at(units.len()))?);
-        let narrow = Conv2dConfig::new(inside, outputs, 1).bias(false);
-        let (conv, norm) = (scope.at(units.len()), scope.at(units.len() + 1));
+        let narrow = Conv2dConfig::new(inside, outputs, 1);
         Ok(Self {
             path: params.path().to_owned(),
             sequence_site: scope.path().to_owned(),
-            conv_site: conv.path().to_owned(),
-            norm_site: norm.path().to_owned(),
+            conv: style().init.build(narrow, &scope.at(units.len()))?,
+            norm: Norm::new(outputs, style().norm, &scope.at(units.len() + 1))?,
             units,
-            conv: Conv2d::with_init(narrow, style().init.of(&narrow), &conv)?,
-            norm: BatchNorm2d::new(outputs, style().norm, &norm)?,
             residual: stride == 1 && inputs == outputs,
         })
     }
@@ -298,8 +312,7 @@ impl Block {
         for unit in &self.units {
             y = unit.forward(&y, pass)?;
         }
-        let y = pass.visit(&self.conv_site, self.conv.forward(&y)?)?;
-        let y = pass.visit(&self.norm_site, self.norm.forward(&y, pass.norm_mode(&self.norm_site))?)?;
+        let y = self.norm.visited(&self.conv.forward(&y, pass)?, pass)?;
         let y = pass.visit(&self.sequence_site, y)?;
         pass.visit(&self.path, if self.residual { add(x, &y)? } else { y })
     }

@@ -4,7 +4,7 @@ use xdiff_nn::Params;
 use xdiff_nn::layers::Pool2d;
 
 use crate::Result;
-use crate::conv_norm::UnitStyle;
+use crate::conv_unit::UnitStyle;
 use crate::mixed::{Mixed, Plan, Pooling, Window};
 
 /// A kind of block.

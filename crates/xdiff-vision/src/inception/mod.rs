@@ -4,14 +4,16 @@ mod blocks;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use xdiff_nn::layers::{Activation, BatchNormConfig, Pool2d, adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 use xdiff_nn::{Init, Params};
 
 use crate::averaged_head::AveragedHead;
-use crate::conv_norm::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
+use crate::backbone::{changed, positive, probability};
+use crate::conv_unit::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
 use crate::mixed::{Mixed, Pooling, Window};
 use crate::transform_input::{self, transform_input};
-use crate::{Backbone, Description, Error, Head, Maps, Pass, Result, checks};
+use crate::{Backbone, BackboneConfig, Description, Error, Head, Maps, Pass, Result};
 use blocks::Kind;
 
 /// Whose poolings an [`InceptionV3`] has within the blocks that keep the size.
@@ -62,6 +64,11 @@ impl Default for InceptionConfig {
 }
 
 impl InceptionConfig {
+    /// torchvision's network for images of that many channels and that many classes.
+    pub fn new(in_channels: usize, num_classes: usize) -> Self {
+        Self { in_channels, num_classes, ..Default::default() }
+    }
+
     /// The network of the Fréchet Inception distance: 1008 classes, no auxiliary head,
     /// [`InceptionPooling::Fid`]. Like pytorch-fid, it leaves fresh weights to PyTorch's layers.
     pub fn fid() -> Self {
@@ -79,8 +86,9 @@ impl InceptionConfig {
     /// # Errors
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
-        checks::sizes(&[("in_channels", self.in_channels), ("num_classes", self.num_classes)])?;
-        checks::probabilities(&[("dropout", self.dropout)])?;
+        positive("in_channels", self.in_channels)?;
+        positive("num_classes", self.num_classes)?;
+        probability("dropout", self.dropout)?;
         transform_input::check(self.transform_input, self.in_channels)
     }
 
@@ -110,6 +118,32 @@ impl InceptionConfig {
             InceptionPooling::Fid if block == "Mixed_7c" => Pooling::Max(pool),
             InceptionPooling::Fid => Pooling::Average(Pool2d { count_include_pad: false, ..pool }),
         }
+    }
+}
+
+impl BackboneConfig for InceptionConfig {
+    fn describe(&self) -> Description {
+        let name = match self.pooling {
+            InceptionPooling::Torchvision => "inception_v3",
+            InceptionPooling::Fid => "fid_inception",
+        };
+        Description {
+            name: name.to_owned(),
+            in_channels: self.in_channels,
+            classes: self.num_classes,
+            least_side: 75,
+            head: "fc".to_owned(),
+            auxiliary_heads: if self.aux_logits { vec!["AuxLogits.fc".to_owned()] } else { Vec::new() },
+            stem: "Conv2d_1a_3x3.conv".to_owned(),
+        }
+    }
+
+    fn with_arguments(&self, arguments: &Map<String, Value>) -> Result<Box<dyn BackboneConfig>> {
+        changed(self, arguments)
+    }
+
+    fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(InceptionV3::new(self, params)?))
     }
 }
 
@@ -219,18 +253,7 @@ impl InceptionV3 {
 
 impl Backbone for InceptionV3 {
     fn describe(&self) -> Description {
-        let name = match self.config.pooling {
-            InceptionPooling::Torchvision => "inception_v3",
-            InceptionPooling::Fid => "fid_inception",
-        };
-        Description {
-            name: name.to_owned(),
-            in_channels: self.config.in_channels,
-            classes: self.config.num_classes,
-            least_side: 75,
-            head: "fc".to_owned(),
-            stem: "Conv2d_1a_3x3.conv".to_owned(),
-        }
+        self.config.describe()
     }
 
     fn maps(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Maps> {

@@ -1,18 +1,19 @@
-//! Convolution, batch norm and activation whose every stage a tap can see.
+//! Convolution, batch norm and activation as one module.
 
 use candle_core::Tensor;
-use xdiff_nn::layers::{Activation, BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig, Linear};
+use xdiff_nn::layers::{Activation, BatchNormConfig, Conv2dConfig, Linear};
 use xdiff_nn::{Init, Params};
 
+use crate::block::{Conv, Norm};
 use crate::{Pass, Result};
 
 /// What torchvision calls the stages of a unit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StageNames {
-    pub(crate) conv: &'static str,
-    pub(crate) norm: &'static str,
+    conv: &'static str,
+    norm: &'static str,
     /// The activation, where it is a module.
-    pub(crate) act: Option<&'static str>,
+    act: Option<&'static str>,
 }
 
 impl StageNames {
@@ -43,52 +44,41 @@ pub(crate) enum ConvInit {
 }
 
 impl ConvInit {
-    pub(crate) fn of(self, config: &Conv2dConfig) -> Init {
-        match self {
+    /// A convolution without bias whose weight is drawn so.
+    pub(crate) fn build(self, config: Conv2dConfig, params: &Params) -> Result<Conv> {
+        let init = match self {
             Self::Default => Init::torch_default(config.fan_in()),
             Self::Normal(deviation) => Init::Normal(deviation),
             Self::KaimingFanOut => Init::kaiming_normal(config.fan_out()),
-        }
+        };
+        Conv::new(config.bias(false), (init, Init::ZEROS), params)
     }
 }
 
 /// A convolution without bias, batch norm, and an activation.
-///
-/// Batch norm and activation are one operation unless the tap wants what is between them.
 #[derive(Debug)]
 pub(crate) struct ConvUnit {
     path: String,
-    conv_site: String,
-    norm_site: String,
-    act_site: Option<String>,
-    conv: Conv2d,
-    norm: BatchNorm2d,
+    conv: Conv,
+    norm: Norm,
     act: Activation,
+    act_site: Option<String>,
 }
 
 impl ConvUnit {
     pub(crate) fn new(config: Conv2dConfig, style: UnitStyle, params: &Params) -> Result<Self> {
         let UnitStyle { names, norm, act, init } = style;
-        let config = config.bias(false);
         Ok(Self {
             path: params.path().to_owned(),
-            conv_site: params.full(names.conv),
-            norm_site: params.full(names.norm),
-            act_site: names.act.map(|name| params.full(name)),
-            conv: Conv2d::with_init(config, init.of(&config), &params.at(names.conv))?,
-            norm: BatchNorm2d::new(config.out_channels, norm, &params.at(names.norm))?,
+            conv: init.build(config, &params.at(names.conv))?,
+            norm: Norm::new(config.out_channels, norm, &params.at(names.norm))?,
             act,
+            act_site: names.act.map(|name| params.full(name)),
         })
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let mut y = pass.visit(&self.conv_site, self.conv.forward(x)?)?;
-        let mode = pass.norm_mode(&self.norm_site);
-        y = if pass.wants(&self.norm_site) {
-            self.act.apply(&pass.visit(&self.norm_site, self.norm.forward(&y, mode)?)?)?
-        } else {
-            self.norm.forward_act(&y, mode, self.act)?
-        };
+        let mut y = self.norm.then(&self.conv.forward(x, pass)?, self.act, pass)?;
         if let Some(site) = &self.act_site {
             y = pass.visit(site, y)?;
         }
@@ -96,7 +86,7 @@ impl ConvUnit {
     }
 }
 
-/// A linear layer that is a site, with weight and bias drawn apart.
+/// A linear layer that is a site, with weight and bias drawn each in its way.
 #[derive(Debug)]
 pub(crate) struct LinearSite {
     path: String,
