@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use xdiff_nn::Params;
 
 use crate::{
-    AlexNetConfig, Backbone, BackboneConfig, DenseNetConfig, Error, ResNetConfig, Result, SqueezeNetConfig,
-    SqueezeNetVersion, VggConfig,
+    AlexNetConfig, Backbone, BackboneConfig, DenseNetConfig, Error, GoogLeNetConfig, InceptionConfig,
+    MobileNetV2Config, ResNetConfig, Result, SqueezeNetConfig, SqueezeNetVersion, VggConfig,
 };
 
 /// A network by torchvision's name.
@@ -58,11 +58,21 @@ pub enum Architecture {
     /// DenseNet-121.
     #[serde(rename = "densenet121")]
     DenseNet121,
+    /// MobileNetV2.
+    #[serde(rename = "mobilenet_v2")]
+    MobileNetV2,
+    /// GoogLeNet.
+    #[serde(rename = "googlenet")]
+    GoogLeNet,
+    /// Inception v3.
+    InceptionV3,
+    /// The Inception v3 of the Fréchet Inception distance.
+    FidInception,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::ResNet18,
         Self::ResNet34,
         Self::ResNet50,
@@ -74,6 +84,10 @@ impl Architecture {
         Self::SqueezeNet1_0,
         Self::SqueezeNet1_1,
         Self::DenseNet121,
+        Self::MobileNetV2,
+        Self::GoogLeNet,
+        Self::InceptionV3,
+        Self::FidInception,
     ];
 
     /// torchvision's name.
@@ -90,6 +104,10 @@ impl Architecture {
             Self::SqueezeNet1_0 => "squeezenet1_0",
             Self::SqueezeNet1_1 => "squeezenet1_1",
             Self::DenseNet121 => "densenet121",
+            Self::MobileNetV2 => "mobilenet_v2",
+            Self::GoogLeNet => "googlenet",
+            Self::InceptionV3 => "inception_v3",
+            Self::FidInception => "fid_inception",
         }
     }
 
@@ -109,6 +127,12 @@ impl Architecture {
             Self::SqueezeNet1_0 => Box::new(squeezenet(SqueezeNetVersion::V1_0)),
             Self::SqueezeNet1_1 => Box::new(squeezenet(SqueezeNetVersion::V1_1)),
             Self::DenseNet121 => Box::new(DenseNetConfig::densenet121(in_channels, classes)),
+            Self::MobileNetV2 => Box::new(MobileNetV2Config::new(in_channels, classes)),
+            Self::GoogLeNet => Box::new(GoogLeNetConfig::new(in_channels, classes)),
+            Self::InceptionV3 => Box::new(InceptionConfig::new(in_channels, classes)),
+            Self::FidInception => {
+                Box::new(InceptionConfig { in_channels, num_classes: classes, ..InceptionConfig::fid() })
+            }
         }
     }
 

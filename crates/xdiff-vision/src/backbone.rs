@@ -136,9 +136,13 @@ where
     }
 }
 
-/// Fails for a size of 0.
+/// Fails unless a number of channels, classes, layers and the like is 1 to 65,536.
 pub(crate) fn positive(field: &'static str, value: usize) -> Result<()> {
-    if value == 0 { Err(Error::config(field, "must be at least 1")) } else { Ok(()) }
+    const MOST: usize = 1 << 16;
+    if (1..=MOST).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(field, format!("must be 1 to {MOST}, got {value}")))
 }
 
 /// Fails unless a share lies in 0..=1.

@@ -1,4 +1,4 @@
-//! A convolution, batch norm and activation: what most backbones are made of.
+//! Convolutions and batch norms that are sites: what most backbones are made of.
 
 use candle_core::Tensor;
 use xdiff_nn::layers::{Activation, BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig};
@@ -39,44 +39,24 @@ impl Norm {
         pass.visit(&self.path, y)
     }
 
-    /// ReLU of the normalised input, which alone is a site; in one go unless somebody looks at it.
-    pub(crate) fn then_relu(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+    /// An activation of the normalised input, which alone is a site; in one go unless somebody looks
+    /// at it.
+    pub(crate) fn then(&self, x: &Tensor, act: Activation, pass: &mut Pass<'_>) -> Result<Tensor> {
         if pass.wants(&self.path) {
-            return Ok(Activation::Relu.apply(&self.visited(x, pass)?)?);
+            return Ok(act.apply(&self.visited(x, pass)?)?);
         }
-        self.forward(x, Activation::Relu, pass)
+        self.forward(x, act, pass)
+    }
+
+    /// As [`then`](Self::then), with ReLU.
+    pub(crate) fn then_relu(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        self.then(x, Activation::Relu, pass)
     }
 
     /// As [`then_relu`](Self::then_relu), with a site for the ReLU too.
     pub(crate) fn relu(&self, x: &Tensor, relu_site: &str, pass: &mut Pass<'_>) -> Result<Tensor> {
         let y = self.then_relu(x, pass)?;
         pass.visit(relu_site, y)
-    }
-}
-
-/// A convolution without bias, and the batch norm behind it.
-#[derive(Debug)]
-pub(crate) struct ConvNorm {
-    conv: Conv2d,
-    norm: Norm,
-}
-
-impl ConvNorm {
-    /// `conv` and `norm` are the scopes of the two.
-    pub(crate) fn new(
-        config: Conv2dConfig,
-        norm: BatchNormConfig,
-        (conv, norm_params): (&Params, &Params),
-    ) -> Result<Self> {
-        let config = config.bias(false);
-        Ok(Self {
-            conv: Conv2d::new(config, conv)?,
-            norm: Norm::new(config.out_channels, norm, norm_params)?,
-        })
-    }
-
-    pub(crate) fn forward(&self, x: &Tensor, act: Activation, pass: &Pass<'_>) -> Result<Tensor> {
-        self.norm.forward(&self.conv.forward(x)?, act, pass)
     }
 }
 

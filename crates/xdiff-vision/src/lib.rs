@@ -5,9 +5,16 @@
 
 mod alexnet;
 mod architecture;
+mod averaged_head;
 mod backbone;
 mod block;
+mod conv_unit;
 mod densenet;
+mod fid;
+mod googlenet;
+mod inception;
+mod mixed;
+mod mobilenet;
 mod network;
 mod pass;
 mod plain;
@@ -15,13 +22,20 @@ mod resnet;
 pub mod segment;
 mod sequence;
 mod squeezenet;
+#[cfg(test)]
+mod testing;
 pub mod train;
+mod transform_input;
 mod vgg;
 
 pub use alexnet::{AlexNet, AlexNetConfig};
 pub use architecture::Architecture;
 pub use backbone::{Backbone, BackboneConfig, Description, Head, Maps, Output};
 pub use densenet::{DenseNet, DenseNetConfig};
+pub use fid::{FidInception, FidInput, FidLevels, FidResize, FidWeights};
+pub use googlenet::{GoogLeNet, GoogLeNetConfig};
+pub use inception::{InceptionConfig, InceptionPooling, InceptionV3};
+pub use mobilenet::{InvertedResiduals, MobileNetV2, MobileNetV2Config};
 pub use network::Network;
 pub use pass::{Pass, is_below};
 pub use resnet::{ResNet, ResNetBlock, ResNetConfig};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::group_norm::valid_eps;
 use super::{Activation, cast, group_norm, working};
 use crate::compute::use_kernel;
-use crate::kernels::activation::{Identity, Pointwise, Relu};
+use crate::kernels::activation::{Identity, Pointwise, Relu, Relu6};
 use crate::kernels::batch_norm::{BatchNorm, Planes};
 use crate::kernels::group_norm::{GroupNorm, Groups, Statistics};
 use crate::kernels::moments::{Moments, Spread};
@@ -123,7 +123,7 @@ impl BatchNorm2d {
         self.forward_act(x, mode, Activation::Identity)
     }
 
-    /// Normalises and applies an activation. ReLU costs nothing more on the CPU.
+    /// Normalises and applies an activation. ReLU and ReLU6 cost nothing more on the CPU.
     ///
     /// # Shapes
     /// As [`BatchNorm2d::forward`].
@@ -143,6 +143,7 @@ impl BatchNorm2d {
             let x = x.contiguous()?;
             return match act {
                 Activation::Relu => self.kernel(&x, mode, Relu),
+                Activation::Relu6 => self.kernel(&x, mode, Relu6),
                 _ => act.apply(&self.kernel(&x, mode, Identity)?),
             };
         }
@@ -271,7 +272,7 @@ mod tests {
         let mut rng = Rng::new(2);
         let mut cases = Vec::new();
         for mode in [Mode::Train, Mode::Eval] {
-            for act in [Activation::Identity, Activation::Relu, Activation::Silu] {
+            for act in [Activation::Identity, Activation::Relu, Activation::Relu6, Activation::Silu] {
                 for shape in [(3, 5, 7, 3), (1, 2, 2, 3), (2, 1, 33, 5), (5, 3, 1, 1), (2, 2, 41, 53)] {
                     let run = move |x: &[Tensor]| layer(&x[1], &x[2]).forward_act(&x[0], mode, act);
                     cases.push(Case::new(

@@ -21,6 +21,7 @@ mod layer_norm;
 mod linear;
 mod pool;
 mod resample;
+mod resize;
 mod softmax;
 mod upsample;
 
@@ -36,6 +37,7 @@ pub use group_norm::{GroupNorm, group_norm};
 pub use layer_norm::{LayerNorm, layer_norm};
 pub use linear::{Linear, linear};
 pub use pool::{Pool2d, adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d};
+pub use resize::{Resize, resize2d};
 pub use softmax::{softmax, softmax_last_dim};
 pub use upsample::{upsample_bicubic2d, upsample_bilinear2d, upsample_nearest2d};
 
