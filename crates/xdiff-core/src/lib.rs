@@ -6,6 +6,7 @@ mod cond;
 pub mod error;
 pub mod guidance;
 mod lenient;
+mod range;
 pub mod sample;
 pub mod schedule;
 pub mod scheduler;
@@ -15,4 +16,5 @@ pub mod traits;
 pub mod unet;
 
 pub use error::{Error, Result};
+pub use range::PixelRange;
 pub use traits::*;

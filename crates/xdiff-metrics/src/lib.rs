@@ -4,7 +4,7 @@
 //! is never guessed, and a score over features carries its extractor and its sample sizes.
 //!
 //! - Image pairs ([`PairMetric`]): [`Psnr`], [`Mse`], [`Mae`], [`Ssim`], [`MsSsim`],
-//!   [`MsSsimReduced`]; masks: [`Dice`], [`Iou`]. [`Running`] gathers them over a data set.
+//!   [`MsSsimReduced`], [`Lpips`]; masks: [`Dice`], [`Iou`]. [`Running`] gathers them over a data set.
 //! - Feature distributions: [`FrechetDistance`], [`KernelDistance`] over [`Features`].
 //! - Predictions: [`ConfusionMatrix`], [`roc_auc`], [`average_precision`], [`kl_divergence`],
 //!   [`classification_report`]; series: [`pearson`], [`spearman`].
@@ -15,6 +15,7 @@ mod classification;
 mod correlation;
 mod distribution;
 mod error;
+mod lpips;
 mod overlap;
 mod pair;
 mod psnr;
@@ -31,6 +32,7 @@ pub use distribution::{
     SMALL_SAMPLE, SubsetScore, Subsets, frechet_distance, frechet_of_moments, kernel_distance,
 };
 pub use error::{Error, Result};
+pub use lpips::{Lpips, LpipsHeads, LpipsNet};
 pub use overlap::{Dice, Empty, Iou};
 pub use pair::PairMetric;
 pub use psnr::{Mae, Mse, Psnr, mae, mse};
