@@ -5,7 +5,8 @@
 //!
 //! - Image pairs ([`PairMetric`]): [`Psnr`], [`Mse`], [`Mae`], [`Ssim`], [`MsSsim`],
 //!   [`MsSsimReduced`], [`Lpips`]; masks: [`Dice`], [`Iou`]. [`Running`] gathers them over a data set.
-//! - Feature distributions: [`FrechetDistance`], [`KernelDistance`] over [`Features`].
+//! - Feature distributions: [`FrechetDistance`], [`frechet_infinity`], [`KernelDistance`],
+//!   [`PrecisionRecall`] over [`Features`].
 //! - Predictions: [`ConfusionMatrix`], [`roc_auc`], [`average_precision`], [`kl_divergence`],
 //!   [`classification_report`]; series: [`pearson`], [`spearman`].
 //!
@@ -28,8 +29,10 @@ pub use classification::{
 };
 pub use correlation::{pearson, spearman};
 pub use distribution::{
-    FeatureBatch, FeatureMoments, Features, FrechetDistance, FrechetScore, KernelDistance, KernelScore,
-    SMALL_SAMPLE, SubsetScore, Subsets, frechet_distance, frechet_of_moments, kernel_distance,
+    ExtrapolatedScore, Extrapolation, FeatureBatch, FeatureMoments, Features, FrechetDistance, FrechetScore,
+    KernelDistance, KernelScore, Neighbours, PrecisionRecall, PrecisionRecallScore, SMALL_SAMPLE,
+    SubsetDistance, SubsetScore, Subsets, frechet_distance, frechet_infinity, frechet_of_moments,
+    is_fid_network, kernel_distance, precision_recall,
 };
 pub use error::{Error, Result};
 pub use lpips::{Lpips, LpipsHeads, LpipsNet};

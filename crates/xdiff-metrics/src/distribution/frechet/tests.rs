@@ -89,6 +89,19 @@ fn a_score_names_its_extractor_and_its_size() {
         assert!(text.contains(part), "{text}");
     }
     assert!(!text.contains("FID"));
+    let names = |extractor: &str| {
+        let of = |seed| Features::new(noise(seed, 9, 2).rows().to_vec(), 2, extractor).unwrap();
+        let frechet = frechet_distance(&of(1), &of(2)).unwrap();
+        (frechet.name(), kernel_distance(&of(1), &of(2), None).unwrap().name())
+    };
+    let table = [
+        ("fid_inception (pt_inception-2015-12-05, sha256 6726825d; pytorch_fid)", ("FID", "KID")),
+        ("fid_inception (random, seed 0)", ("Fréchet distance", "Cubic kernel distance")),
+        ("resnet18 (sha256 6726825d)", ("Fréchet distance", "Cubic kernel distance")),
+    ];
+    for (extractor, want) in table {
+        assert_eq!(names(extractor), want, "{extractor}");
+    }
     let large = frechet_distance(&noise(1, 2048, 2), &noise(2, 2048, 2)).unwrap();
     assert!(!large.biased_small_sample);
 }
