@@ -310,6 +310,27 @@ mod tests {
         }
     }
 
+    /// sin(a·i·j) + b·cos(0.7i + 0.3j²), from 1, of eight values.
+    fn formula(n: usize, a: f64, b: f64) -> Features {
+        let at = |i: f64, j: f64| (a * i * j).sin() + b * (0.7 * i + 0.3 * j * j).cos();
+        let rows = (1..=n).flat_map(|i| (1..=8).map(move |j| at(i as f64, f64::from(j)))).collect();
+        Features::new(rows, 8, "formula").unwrap()
+    }
+
+    #[test]
+    fn numbers_of_the_libraries() {
+        let (x, y) = (formula(40, 0.37, 0.5), formula(40, 0.41, 0.3));
+        // torch-fidelity 0.4.0 `kernel_mmd` and torchmetrics 1.9.0 `poly_mmd`.
+        let got = kernel_distance(&x, &y, None).unwrap().value;
+        assert!((got + 0.1266161197001474).abs() < 1e-12, "{got}");
+        // 100 subsets of 20 out of 50 and 40, as torch-fidelity draws them: −0.1146 ± 0.0495.
+        let subsets = Some(Subsets { count: 100, size: 20, seed: 0 });
+        let over = kernel_distance(&formula(50, 0.37, 0.5), &y, subsets).unwrap().over_subsets.unwrap();
+        assert!((over.mean + 0.1146).abs() < 3.0 * 0.0495 / 10.0 * 1.5, "{over:?}");
+        assert!((over.sd / 0.0495 - 1.0).abs() < 0.3, "{over:?}");
+        assert_eq!(Subsets::default(), Subsets { count: 100, size: 1000, seed: 0 });
+    }
+
     #[test]
     fn shards_in_another_order_give_the_same_distance() {
         let (x, y) = (noise(1, 70, 0.0), noise(2, 50, 0.5));

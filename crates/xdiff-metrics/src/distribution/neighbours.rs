@@ -48,14 +48,16 @@ impl Neighbours {
 /// Improved precision and recall (Kynkäänniemi et al. 2019) and density and coverage (Naeem et al.
 /// 2020) between a reference set X and a generated set Y.
 ///
-/// Around each vector lies an open ball B_k that reaches to its k-th nearest neighbour within its
-/// own set. Then
+/// Let r_k(v) be the distance from a vector to its k-th nearest other in its own set. Then
 ///
-/// - precision = share of Y that lies in some B_k(x): how much of what is made looks real,
-/// - recall = share of X that lies in some B_k(y): how much of what is real can be made,
-/// - density = Σ_y #{x : y ∈ B_k(x)} / (k·m), which an outlier in X cannot raise as it does
+/// - precision = share of Y with ‖x − y‖ ≤ r_k(x) for some x: how much of what is made looks real,
+/// - recall = share of X with ‖x − y‖ ≤ r_k(y) for some y: how much of what is real can be made,
+/// - density = Σ_y #{x : ‖x − y‖ < r_k(x)} / (k·m), which an outlier in X cannot raise as it does
 ///   precision; it may exceed 1,
-/// - coverage = share of X with some y ∈ B_k(x).
+/// - coverage = share of X with ‖x − y‖ < r_k(x) for some y.
+///
+/// The two signs are those of the authors' code each. They differ only where vectors repeat: more
+/// than k copies of an image have r_k = 0, and then count for precision and recall alone.
 ///
 /// Distances are Euclidean, in f64, formed block by block from products of the centred vectors, so
 /// that the memory is O((n+m)·d) and never n·m. Vectors are sorted first: shards may be merged in
@@ -361,8 +363,8 @@ impl Balls {
                 for j in 0..y.rows.blocks() {
                     squared_distances(&a, &y.block(j), |r, c, square| {
                         let (r, c) = (i * BLOCK + r, j * BLOCK + c);
-                        hits.precise[c] |= square < self.precision[r];
-                        hits.recalled[r] |= square < self.recall[c];
+                        hits.precise[c] |= square <= self.precision[r];
+                        hits.recalled[r] |= square <= self.recall[c];
                         let inside = square < self.density[r];
                         hits.covered[r] |= inside;
                         hits.memberships += u64::from(inside);

@@ -71,13 +71,14 @@ fn naive(x: &Features, y: &Features, k: usize) -> [f64; 4] {
     };
     let (rx, ry) = (radii(&x), radii(&y));
     let in_x = |i: usize, j: usize| square(&x[i], &y[j]) < rx[i];
-    let in_y = |i: usize, j: usize| square(&x[i], &y[j]) < ry[j];
+    let by_x = |i: usize, j: usize| square(&x[i], &y[j]) <= rx[i];
+    let by_y = |i: usize, j: usize| square(&x[i], &y[j]) <= ry[j];
     let share = |n: usize, is: &dyn Fn(usize) -> bool| (0..n).filter(|i| is(*i)).count() as f64 / n as f64;
     let (n, m) = (x.len(), y.len());
     let members: usize = (0..m).map(|j| (0..n).filter(|i| in_x(*i, j)).count()).sum();
     [
-        share(m, &|j| (0..n).any(|i| in_x(i, j))),
-        share(n, &|i| (0..m).any(|j| in_y(i, j))),
+        share(m, &|j| (0..n).any(|i| by_x(i, j))),
+        share(n, &|i| (0..m).any(|j| by_y(i, j))),
         members as f64 / (k * m) as f64,
         share(n, &|i| (0..m).any(|j| in_x(i, j))),
     ]
@@ -105,10 +106,18 @@ fn sets_with_known_answers() {
     assert_eq!((same.precision, same.recall, same.density, same.coverage), (1.0, 1.0, 1.0, 1.0));
     let far = precision_recall(&x, &noise(2, 200, 4, 100.0), neighbours).unwrap();
     assert_eq!((far.precision, far.recall, far.density, far.coverage), (0.0, 0.0, 0.0, 0.0));
+    // Every reference image five times over: r₃ = 0. torch-fidelity 0.4 gives 1 and 1 for the first
+    // two, the prdc package 0, 1, 0 and 0.
+    let ten = formula(10, 8, (0.37, 0.5), 0.0);
+    let five_times = ten.rows().chunks(8).flat_map(|row| row.repeat(5)).collect();
+    let five_times = Features::new(five_times, 8, "formula").unwrap();
+    let twin = precision_recall(&five_times, &ten, Neighbours { precision_recall: 3, density_coverage: 3 });
+    let twin = twin.unwrap();
+    assert_eq!((twin.precision, twin.recall, twin.density, twin.coverage), (1.0, 1.0, 0.0, 0.0));
     // A model that makes one image again and again: all of it real, nothing of the rest.
     let image = Features::new(x.rows()[..4].repeat(50), 4, "noise").unwrap();
     let collapsed = precision_recall(&x, &image, neighbours).unwrap();
-    assert_eq!((collapsed.precision, collapsed.recall), (1.0, 0.0));
+    assert_eq!((collapsed.precision, collapsed.recall), (1.0, 1.0 / 300.0));
     assert!(collapsed.coverage < 0.1, "{collapsed}");
 }
 
