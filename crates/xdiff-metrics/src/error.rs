@@ -129,6 +129,12 @@ impl Error {
     }
 }
 
+impl From<xdiff_nn::Error> for Error {
+    fn from(e: xdiff_nn::Error) -> Self {
+        Error::Core(e.into())
+    }
+}
+
 /// Lets a metric of this crate stand where `xdiff-core` asks for a [`Distance`](xdiff_core::Distance).
 impl From<Error> for xdiff_core::Error {
     fn from(e: Error) -> Self {

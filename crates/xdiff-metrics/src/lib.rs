@@ -4,9 +4,10 @@
 //! is never guessed, and a score over features carries its extractor and its sample sizes.
 //!
 //! - Image pairs ([`PairMetric`]): [`Psnr`], [`Mse`], [`Mae`], [`Ssim`], [`MsSsim`],
-//!   [`MsSsimReduced`]; masks: [`Dice`], [`Iou`], [`LabelDice`], [`Hausdorff`],
+//!   [`MsSsimReduced`], [`Lpips`]; masks: [`Dice`], [`Iou`], [`LabelDice`], [`Hausdorff`],
 //!   [`AverageSurfaceDistance`], [`SurfaceDice`]. [`Running`] gathers them over a data set.
-//! - Feature distributions: [`FrechetDistance`], [`KernelDistance`] over [`Features`].
+//! - Feature distributions: [`FrechetDistance`], [`frechet_infinity`], [`KernelDistance`],
+//!   [`PrecisionRecall`] over [`Features`].
 //! - Predictions: [`Predictions`], [`ConfusionMatrix`], [`ClassTable`], [`roc_auc`],
 //!   [`average_precision`], [`calibration`], [`brier_score`], [`kl_divergence`], [`js_divergence`],
 //!   [`classification_report`]; series: [`pearson`], [`spearman`].
@@ -21,6 +22,7 @@ mod correlation;
 mod distribution;
 mod error;
 mod interval;
+mod lpips;
 mod overlap;
 mod pair;
 mod psnr;
@@ -37,8 +39,10 @@ pub use classification::{
 };
 pub use correlation::{pearson, spearman};
 pub use distribution::{
-    FeatureBatch, FeatureMoments, Features, FrechetDistance, FrechetScore, KernelDistance, KernelScore,
-    SMALL_SAMPLE, SubsetScore, Subsets, frechet_distance, frechet_of_moments, kernel_distance,
+    ExtrapolatedScore, Extrapolation, FeatureBatch, FeatureMoments, Features, FrechetDistance, FrechetScore,
+    KernelDistance, KernelScore, Neighbours, PrecisionRecall, PrecisionRecallScore, SMALL_SAMPLE,
+    SubsetDistance, SubsetScore, Subsets, frechet_distance, frechet_infinity, frechet_of_moments,
+    is_fid_network, kernel_distance, precision_recall,
 };
 pub use error::{Error, Result};
 pub use interval::{
@@ -46,6 +50,7 @@ pub use interval::{
     bootstrap_difference, bootstrap_features, bootstrap_mean, bootstrap_two_samples, clopper_pearson, delong,
     mcnemar, wilson,
 };
+pub use lpips::{Lpips, LpipsHeads, LpipsNet};
 pub use overlap::{
     AverageSurfaceDistance, Dice, Empty, EmptySurface, Hausdorff, Iou, LabelDice, SurfaceDice, SurfacePreset,
 };

@@ -6,7 +6,7 @@ use faer::{Mat, Side};
 use serde::Serialize;
 use xdiff_core::Metric;
 
-use super::features::{FeatureBatch, Features, check_joins};
+use super::features::{FeatureBatch, Features, check_joins, is_fid_network};
 use super::moments::{FeatureMoments, Moments, Spread};
 use crate::error::check_finite;
 use crate::{Error, Result};
@@ -30,8 +30,11 @@ const ROUNDING: f64 = 1e-7;
 /// the sum of the roots of the eigenvalues of LᵀΣ₂L with Σ₁ = LLᵀ, where an eigenvalue below d·ε
 /// times the largest counts as zero.
 ///
-/// The distance is biased upwards by about 1/n, so only scores with the same n can be compared. It
-/// is not called FID: that name belongs to one network, its weights and its resize.
+/// The distance is biased upwards by about 1/n, so only scores with the same n can be compared;
+/// [`frechet_infinity`](crate::frechet_infinity) takes the bias off. It is called FID over the
+/// features of one network with its published weights only: see [`FrechetScore::name`].
+///
+/// Images of any number stream through it: the memory is that of the moments, O(d²).
 ///
 /// ```
 /// use xdiff_core::Metric;
@@ -75,10 +78,23 @@ pub struct FrechetScore {
     pub biased_small_sample: bool,
 }
 
+/// The name of a distance over features of this extractor.
+pub(super) fn name(extractor: &str) -> &'static str {
+    if is_fid_network(extractor) { "FID" } else { METRIC }
+}
+
+impl FrechetScore {
+    /// `FID` over the features of [the FID network](crate::is_fid_network), `Fréchet distance` over
+    /// all others.
+    pub fn name(&self) -> &'static str {
+        name(&self.extractor)
+    }
+}
+
 impl fmt::Display for FrechetScore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { value, extractor, n_reference, n_generated, .. } = self;
-        write!(f, "{METRIC} ({extractor}): {value} (n = {n_reference} and {n_generated}")?;
+        write!(f, "{} ({extractor}): {value} (n = {n_reference} and {n_generated}", self.name())?;
         if self.biased_small_sample {
             write!(f, "; biased upwards, a set has fewer than {SMALL_SAMPLE} vectors")?;
         }

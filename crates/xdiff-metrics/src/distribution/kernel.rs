@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::Mat;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use xdiff_core::Metric;
 use xdiff_nn::Rng;
 
-use super::features::{FeatureBatch, Features, check_joins, matrix};
+use super::features::{FeatureBatch, Features, check_joins, is_fid_network};
+use super::rows::{Sorted, products};
 use crate::{Error, Result};
 
 const METRIC: &str = "kernel distance";
@@ -20,10 +20,10 @@ const METRIC: &str = "kernel distance";
 ///
 /// MMD² = Σ_{i≠j} k(xᵢ, xⱼ)/(n(n−1)) + Σ_{i≠j} k(yᵢ, yⱼ)/(m(m−1)) − 2·Σ k(xᵢ, yⱼ)/(nm).
 ///
-/// It has no bias, so it can be below zero, and it does not depend on the order of the vectors. All
-/// vectors are kept: the memory is O((n+m)·d). With [`Subsets`] the mean and spread over random
-/// subsets are computed too, as papers report them; these depend on the seed and on the order in
-/// which the vectors were added.
+/// It has no bias, so it can be below zero. All vectors are kept: the memory is O((n+m)·d). With
+/// [`Subsets`] the mean and spread over random subsets are computed too, as papers report them. The
+/// vectors are sorted first, so that no number depends on the order in which they were added or
+/// merged, to the last bit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KernelDistance {
     extractor: String,
@@ -80,10 +80,18 @@ pub struct KernelScore {
     pub n_generated: usize,
 }
 
+impl KernelScore {
+    /// `KID` over the features of [the FID network](crate::is_fid_network), `Cubic kernel distance`
+    /// over all others.
+    pub fn name(&self) -> &'static str {
+        if is_fid_network(&self.extractor) { "KID" } else { "Cubic kernel distance" }
+    }
+}
+
 impl fmt::Display for KernelScore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { value, extractor, n_reference, n_generated, .. } = self;
-        write!(f, "Cubic kernel distance ({extractor}): {value} (n = {n_reference} and {n_generated}")?;
+        write!(f, "{} ({extractor}): {value} (n = {n_reference} and {n_generated}", self.name())?;
         if let Some(SubsetScore { subsets, mean, sd }) = self.over_subsets {
             let Subsets { count, size, seed } = subsets;
             write!(f, "; {mean} ± {sd} over {count} subsets of {size}, seed {seed}")?;
@@ -113,9 +121,14 @@ impl KernelDistance {
         Ok(Self { extractor, dim, subsets, reference: Vec::new(), generated: Vec::new() })
     }
 
-    fn over_subsets(&self, subsets: Subsets) -> Result<SubsetScore> {
+    fn over_subsets(
+        &self,
+        subsets: Subsets,
+        reference: &Sorted<'_>,
+        generated: &Sorted<'_>,
+    ) -> Result<SubsetScore> {
         let Subsets { count, size, seed } = subsets;
-        let least = self.reference.len().min(self.generated.len()) / self.dim;
+        let least = reference.n().min(generated.n());
         if least < size {
             let unit = "feature vectors in each set for its subsets";
             return Err(Error::TooFew { metric: METRIC, unit, need: size, got: least });
@@ -125,9 +138,9 @@ impl KernelDistance {
             .into_par_iter()
             .map(|i| {
                 let mut rng = root.sample(i);
-                let reference = draw(&self.reference, self.dim, size, &mut rng);
-                let generated = draw(&self.generated, self.dim, size, &mut rng);
-                mmd2(matrix(&reference, self.dim), matrix(&generated, self.dim))
+                let reference = reference.pick(draw(reference.n(), size, &mut rng));
+                let generated = generated.pick(draw(generated.n(), size, &mut rng));
+                mmd2(&Sorted::new(&reference, self.dim), &Sorted::new(&generated, self.dim))
             })
             .collect();
         let mean = values.iter().sum::<f64>() / count as f64;
@@ -152,16 +165,17 @@ impl Metric for KernelDistance {
     }
 
     fn compute(&self) -> Result<KernelScore> {
-        let (reference, generated) = (&self.reference, &self.generated);
-        let (n_reference, n_generated) = (reference.len() / self.dim, generated.len() / self.dim);
+        let reference = Sorted::new(&self.reference, self.dim);
+        let generated = Sorted::new(&self.generated, self.dim);
+        let (n_reference, n_generated) = (reference.n(), generated.n());
         let got = n_reference.min(n_generated);
         if got < 2 {
             let unit = "feature vectors in each set";
             return Err(Error::TooFew { metric: METRIC, unit, need: 2, got });
         }
         Ok(KernelScore {
-            value: mmd2(matrix(reference, self.dim), matrix(generated, self.dim)),
-            over_subsets: self.subsets.map(|s| self.over_subsets(s)).transpose()?,
+            value: mmd2(&reference, &generated),
+            over_subsets: self.subsets.map(|s| self.over_subsets(s, &reference, &generated)).transpose()?,
             extractor: self.extractor.clone(),
             dim: self.dim,
             n_reference,
@@ -206,55 +220,50 @@ pub fn kernel_distance(
     distance.compute()
 }
 
-/// `size` rows without replacement.
-fn draw(rows: &[f64], dim: usize, size: usize, rng: &mut Rng) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..rows.len() / dim).collect();
-    let mut drawn = Vec::with_capacity(size * dim);
+/// `size` of `n` places without replacement.
+pub(super) fn draw(n: usize, size: usize, rng: &mut Rng) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
     for i in 0..size {
-        let j = i + rng.below(order.len() - i);
+        let j = i + rng.below(n - i);
         order.swap(i, j);
-        drawn.extend_from_slice(&rows[order[i] * dim..(order[i] + 1) * dim]);
     }
-    drawn
+    order.truncate(size);
+    order
 }
 
-fn mmd2(x: MatRef<'_, f64>, y: MatRef<'_, f64>) -> f64 {
-    let (n, m) = (x.nrows() as f64, y.nrows() as f64);
+fn mmd2(x: &Sorted<'_>, y: &Sorted<'_>) -> f64 {
+    let (n, m) = (x.n() as f64, y.n() as f64);
     among(x) / (n * (n - 1.0)) + among(y) / (m * (m - 1.0)) - 2.0 * between(x, y) / (n * m)
 }
 
-/// Rows that are multiplied at a time.
-const BLOCK: usize = 256;
-
 /// Σ k(xᵢ, yⱼ) over all pairs.
-fn between(x: MatRef<'_, f64>, y: MatRef<'_, f64>) -> f64 {
-    let pairs: Vec<_> = blocks(x).flat_map(|a| blocks(y).map(move |b| (a, b))).collect();
-    let sums: Vec<f64> = pairs.into_par_iter().map(|(a, b)| block(a, b, |_, _| 1.0)).collect();
-    sums.iter().sum()
-}
-
-/// Σ k(xᵢ, xⱼ) over i ≠ j.
-fn among(x: MatRef<'_, f64>) -> f64 {
-    let blocks: Vec<_> = blocks(x).collect();
-    let pairs: Vec<_> = (0..blocks.len()).flat_map(|i| (0..=i).map(move |j| (i, j))).collect();
-    let sums: Vec<f64> = pairs
+fn between(x: &Sorted<'_>, y: &Sorted<'_>) -> f64 {
+    let sums: Vec<f64> = (0..x.blocks())
         .into_par_iter()
-        .map(|(i, j)| {
-            let weight = |r, c| if i == j && r <= c { 0.0 } else { 2.0 };
-            block(blocks[i], blocks[j], weight)
+        .map(|a| {
+            let a = x.block(a);
+            (0..y.blocks()).map(|b| block(&a, &y.block(b), |_, _| 1.0)).sum::<f64>()
         })
         .collect();
     sums.iter().sum()
 }
 
-fn blocks(x: MatRef<'_, f64>) -> impl Iterator<Item = MatRef<'_, f64>> {
-    (0..x.nrows()).step_by(BLOCK).map(move |i| x.subrows(i, BLOCK.min(x.nrows() - i)))
+/// Σ k(xᵢ, xⱼ) over i ≠ j.
+fn among(x: &Sorted<'_>) -> f64 {
+    let sums: Vec<f64> = (0..x.blocks())
+        .into_par_iter()
+        .map(|i| {
+            let a = x.block(i);
+            let weight = |j| move |r, c| if i == j && r <= c { 0.0 } else { 2.0 };
+            (0..=i).map(|j| block(&a, &x.block(j), weight(j))).sum::<f64>()
+        })
+        .collect();
+    sums.iter().sum()
 }
 
-/// Σ weight(i, j)·k(xᵢ, yⱼ).
-fn block(x: MatRef<'_, f64>, y: MatRef<'_, f64>, weight: impl Fn(usize, usize) -> f64) -> f64 {
-    let mut products = Mat::zeros(x.nrows(), y.nrows());
-    matmul(&mut products, Accum::Replace, x, y.transpose(), 1.0 / x.ncols() as f64, Par::Seq);
+/// Σ weight(i, j)·k(xᵢ, yⱼ) over the columns.
+fn block(x: &Mat<f64>, y: &Mat<f64>, weight: impl Fn(usize, usize) -> f64) -> f64 {
+    let products = products(x, y, 1.0 / x.nrows() as f64);
     let mut sum = 0.0;
     for j in 0..products.ncols() {
         for (i, product) in products.col(j).iter().enumerate() {
@@ -301,12 +310,34 @@ mod tests {
         }
     }
 
+    /// sin(a·i·j) + b·cos(0.7i + 0.3j²), from 1, of eight values.
+    fn formula(n: usize, a: f64, b: f64) -> Features {
+        let at = |i: f64, j: f64| (a * i * j).sin() + b * (0.7 * i + 0.3 * j * j).cos();
+        let rows = (1..=n).flat_map(|i| (1..=8).map(move |j| at(i as f64, f64::from(j)))).collect();
+        Features::new(rows, 8, "formula").unwrap()
+    }
+
+    #[test]
+    fn numbers_of_the_libraries() {
+        let (x, y) = (formula(40, 0.37, 0.5), formula(40, 0.41, 0.3));
+        // torch-fidelity 0.4.0 `kernel_mmd` and torchmetrics 1.9.0 `poly_mmd`.
+        let got = kernel_distance(&x, &y, None).unwrap().value;
+        assert!((got + 0.1266161197001474).abs() < 1e-12, "{got}");
+        // 100 subsets of 20 out of 50 and 40, as torch-fidelity draws them: −0.1146 ± 0.0495.
+        let subsets = Some(Subsets { count: 100, size: 20, seed: 0 });
+        let over = kernel_distance(&formula(50, 0.37, 0.5), &y, subsets).unwrap().over_subsets.unwrap();
+        assert!((over.mean + 0.1146).abs() < 3.0 * 0.0495 / 10.0 * 1.5, "{over:?}");
+        assert!((over.sd / 0.0495 - 1.0).abs() < 0.3, "{over:?}");
+        assert_eq!(Subsets::default(), Subsets { count: 100, size: 1000, seed: 0 });
+    }
+
     #[test]
     fn shards_in_another_order_give_the_same_distance() {
         let (x, y) = (noise(1, 70, 0.0), noise(2, 50, 0.5));
         let piece =
             |from: usize, to: usize| Features::new(x.rows()[from * 6..to * 6].to_vec(), 6, "noise").unwrap();
-        let mut a = KernelDistance::new(6, "noise", None).unwrap();
+        let subsets = Some(Subsets { count: 3, size: 20, seed: 1 });
+        let mut a = KernelDistance::new(6, "noise", subsets).unwrap();
         a.update(FeatureBatch::Reference(&piece(30, 70))).unwrap();
         let mut b = a.clone();
         b.reset();
@@ -314,9 +345,9 @@ mod tests {
         b.update(FeatureBatch::Reference(&piece(0, 30))).unwrap();
         b.update(FeatureBatch::Generated(&y)).unwrap();
         a.merge(&b).unwrap();
-        let whole = kernel_distance(&x, &y, None).unwrap();
+        let whole = kernel_distance(&x, &y, subsets).unwrap();
         let merged = a.compute().unwrap();
-        assert!((merged.value - whole.value).abs() < 1e-10);
+        assert_eq!(merged, whole);
         assert_eq!((merged.n_reference, merged.n_generated), (70, 50));
     }
 

@@ -298,6 +298,24 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_vectors_take_no_more_room_than_the_first_hundreds() {
+        let dim = 8;
+        let mut moments = FeatureMoments::new(dim, "noise").unwrap();
+        let mut room = 0;
+        for batch in 0..100 {
+            moments.push(&noise(batch, 100, dim)).unwrap();
+            let folded = moments.folded.as_ref().map_or(0, |f| f.mean.len() + dim * f.scatter.ncols());
+            let now = moments.pending.capacity() + folded;
+            if batch == 9 {
+                room = now;
+            }
+            assert!(batch < 9 || now == room, "{now} values after {batch} batches, {room} before");
+        }
+        assert_eq!(moments.n(), 10_000);
+        assert!(room <= dim * (2 * KEPT + dim + 1), "{room}");
+    }
+
+    #[test]
     fn what_does_not_belong_together_is_refused() {
         let mut moments = FeatureMoments::new(3, "noise").unwrap();
         assert!(matches!(moments.mean_and_covariance(), Err(Error::TooFew { .. })));

@@ -1,4 +1,7 @@
+use candle_core::{Device, Tensor};
 use proptest::prelude::*;
+use xdiff_core::FeatureExtractor;
+use xdiff_nn::Tap;
 
 use super::*;
 use crate::distribution::kernel_distance;
@@ -31,9 +34,12 @@ fn by_covariance(a: &Features, b: &Features) -> f64 {
 fn golden_numbers() {
     let (a, b) = (formula(50, 8, 0.37, 0.5), formula(40, 8, 0.41, 0.3));
     let (few, fewer) = (formula(6, 16, 0.41, 0.3), formula(5, 16, 0.37, 0.5));
+    let (large, larger) = (formula(300, 64, 0.37, 0.5), formula(270, 64, 0.41, 0.3));
     let table = [
         ("n > d", frechet_distance(&a, &b).unwrap().value, 0.155613787179, 1e-11),
         ("n > d, by covariance", by_covariance(&a, &b), 0.155613787179, 1e-11),
+        // pytorch-fid 0.3.0, clean-fid 0.1.35, torch-fidelity 0.4.0 and torchmetrics 1.9.0 agree.
+        ("larger", frechet_distance(&large, &larger).unwrap().value, 9.463887774783, 1e-9),
         ("n < d", frechet_distance(&fewer, &few).unwrap().value, 12.1176, 5e-5),
         ("n < d, by covariance", by_covariance(&fewer, &few), 12.1176, 5e-5),
         ("kernel", kernel_distance(&a, &b, None).unwrap().value, -0.108065131925, 1e-11),
@@ -89,8 +95,57 @@ fn a_score_names_its_extractor_and_its_size() {
         assert!(text.contains(part), "{text}");
     }
     assert!(!text.contains("FID"));
+    let names = |extractor: &str| {
+        let of = |seed| Features::new(noise(seed, 9, 2).rows().to_vec(), 2, extractor).unwrap();
+        let frechet = frechet_distance(&of(1), &of(2)).unwrap();
+        (frechet.name(), kernel_distance(&of(1), &of(2), None).unwrap().name())
+    };
+    let table = [
+        ("fid_inception (pt_inception-2015-12-05, sha256 6726825d; pytorch_fid)", ("FID", "KID")),
+        ("fid_inception (random, seed 0)", ("Fréchet distance", "Cubic kernel distance")),
+        ("resnet18 (sha256 6726825d)", ("Fréchet distance", "Cubic kernel distance")),
+    ];
+    for (extractor, want) in table {
+        assert_eq!(names(extractor), want, "{extractor}");
+    }
     let large = frechet_distance(&noise(1, 2048, 2), &noise(2, 2048, 2)).unwrap();
     assert!(!large.biased_small_sample);
+}
+
+#[test]
+fn images_stream_in_batches_of_any_size() {
+    /// Four numbers of an image.
+    struct Quarters;
+    impl FeatureExtractor for Quarters {
+        fn features(&self, images: &Tensor, _: &mut dyn Tap) -> xdiff_core::Result<Tensor> {
+            Ok(xdiff_nn::layers::adaptive_avg_pool2d(images, (2, 2))?.flatten_from(1)?)
+        }
+        fn identity(&self) -> String {
+            "quarters".into()
+        }
+    }
+    let (mut one, mut many) = (None, None);
+    for (at_once, distance) in [(500, &mut one), (7, &mut many)] {
+        let mut metric = FrechetDistance::new(4, "quarters").unwrap();
+        for seed in [1, 2] {
+            let images = xdiff_nn::Rng::new(seed).randn((500, 1, 6, 6), &Device::Cpu).unwrap();
+            for from in (0..500).step_by(at_once) {
+                let images = images.narrow(0, from, at_once.min(500 - from)).unwrap();
+                let features = Features::extract(&Quarters, &images).unwrap();
+                let batch = match seed {
+                    1 => FeatureBatch::Reference(&features),
+                    _ => FeatureBatch::Generated(&features),
+                };
+                metric.update(batch).unwrap();
+            }
+        }
+        *distance = Some(metric.compute().unwrap());
+    }
+    let (one, many) = (one.unwrap(), many.unwrap());
+    assert_eq!((one.n_reference, many.n_generated), (500, 500));
+    assert!((one.value - many.value).abs() < 1e-12, "{one} {many}");
+    let black = Tensor::full(f32::NAN, (1, 1, 6, 6), &Device::Cpu).unwrap();
+    assert!(matches!(Features::extract(&Quarters, &black), Err(Error::Value { .. })));
 }
 
 #[test]

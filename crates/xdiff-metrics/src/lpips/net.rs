@@ -1,0 +1,95 @@
+//! The three networks that LPIPS is published for.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The network whose features are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LpipsNet {
+    /// AlexNet, which the authors recommend as a metric.
+    Alex,
+    /// VGG16, which they recommend as a loss.
+    Vgg,
+    /// SqueezeNet 1.1, the smallest.
+    Squeeze,
+}
+
+impl LpipsNet {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Alex, Self::Vgg, Self::Squeeze];
+
+    /// The name that the authors' package uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alex => "alex",
+            Self::Vgg => "vgg",
+            Self::Squeeze => "squeeze",
+        }
+    }
+
+    /// torchvision's name of the network.
+    pub fn architecture(self) -> &'static str {
+        match self {
+            Self::Alex => "alexnet",
+            Self::Vgg => "vgg16",
+            Self::Squeeze => "squeezenet1_1",
+        }
+    }
+
+    /// The modules whose outputs are compared, and their channels.
+    pub fn sites(self) -> &'static [(&'static str, usize)] {
+        match self {
+            Self::Alex => &[
+                ("features.1", 64),
+                ("features.4", 192),
+                ("features.7", 384),
+                ("features.9", 256),
+                ("features.11", 256),
+            ],
+            Self::Vgg => &[
+                ("features.3", 64),
+                ("features.8", 128),
+                ("features.15", 256),
+                ("features.22", 512),
+                ("features.29", 512),
+            ],
+            Self::Squeeze => &[
+                ("features.1", 64),
+                ("features.4", 128),
+                ("features.7", 256),
+                ("features.9", 384),
+                ("features.10", 384),
+                ("features.11", 512),
+                ("features.12", 512),
+            ],
+        }
+    }
+
+    /// The shortest side of an image from which the last of these modules has an output.
+    pub fn min_side(self) -> usize {
+        match self {
+            Self::Alex => 31,
+            Self::Vgg => 16,
+            Self::Squeeze => 17,
+        }
+    }
+
+    /// The sum of each published head's weights, by which the heads are recognised.
+    pub(super) fn published_sums(self) -> &'static [f64] {
+        match self {
+            Self::Alex => &[2.3495323, 16.1430275, 39.2684392, 27.1971784, 20.3171771],
+            Self::Vgg => &[6.9259917, 8.8583340, 17.5150060, 51.5213230, 47.0348538],
+            Self::Squeeze => {
+                &[5.6901008, 1.1852795, 16.3265654, 71.0126241, 37.3707232, 24.2628724, 17.5905528]
+            }
+        }
+    }
+}
+
+impl fmt::Display for LpipsNet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
