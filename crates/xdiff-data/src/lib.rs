@@ -34,6 +34,8 @@ pub mod listing;
 pub mod loader;
 pub mod manifest;
 pub mod mask;
+#[cfg(feature = "nifti")]
+pub mod nifti;
 pub mod phantom;
 pub mod split;
 pub mod transform;

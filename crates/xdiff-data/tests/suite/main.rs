@@ -5,6 +5,8 @@ mod configs;
 mod files;
 mod images;
 mod loader;
+#[cfg(feature = "nifti")]
+mod nifti;
 mod phantoms;
 mod shared;
 mod splits;
