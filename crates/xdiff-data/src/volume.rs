@@ -67,8 +67,12 @@ impl Volume {
                 format!("{} values for {frames} frames of {:?} voxels", voxels.len(), grid.dims()),
             ));
         }
+        Ok(Self::assembled(grid, frames, voxels))
+    }
+
+    fn assembled(grid: Grid, frames: usize, voxels: Vec<f32>) -> Self {
         let origin = Origin { path: None, depth: Depth::F32, channels: 1, windowed: None };
-        Ok(Self { grid, frames, voxels, frame_seconds: None, origin })
+        Self { grid, frames, voxels, frame_seconds: None, origin }
     }
 
     /// The size and the place in the patient.
@@ -132,8 +136,7 @@ impl Volume {
 
     /// A volume of one frame full of zeros.
     pub fn zeros(grid: Grid) -> Self {
-        let origin = Origin { path: None, depth: Depth::F32, channels: 1, windowed: None };
-        Self { grid, frames: 1, voxels: vec![0.0; grid.voxels()], frame_seconds: None, origin }
+        Self::assembled(grid, 1, vec![0.0; grid.voxels()])
     }
 
     fn frame_voxels(&self, frame: usize) -> Result<&[f32]> {

@@ -30,6 +30,7 @@
 //! ```
 
 mod datatype;
+mod folder;
 mod header;
 mod read;
 mod space;
@@ -38,6 +39,7 @@ mod write;
 use std::path::Path;
 
 pub use datatype::{ByteOrder, Datatype};
+pub use folder::{nifti_folder, nifti_pairs};
 pub use header::{NiftiHeader, NiftiVersion};
 pub use read::NiftiFile;
 pub use space::Placement;
@@ -46,15 +48,6 @@ pub use write::{write_nifti, write_nifti_labels};
 use crate::image::Limits;
 use crate::volume::{LabelVolume, Volume};
 use crate::{Error, Result};
-
-/// The endings, in small letters, of the files that count as NIfTI volumes. Of a pair, the header counts.
-pub const EXTENSIONS: [&str; 4] = [".nii", ".nii.gz", ".hdr", ".hdr.gz"];
-
-/// Whether a file's name is one of a NIfTI volume.
-pub fn is_nifti_name(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    EXTENSIONS.iter().any(|ending| name.ends_with(ending))
-}
 
 /// Reads a volume, with all its frames. Of a pair, either file may be named.
 ///

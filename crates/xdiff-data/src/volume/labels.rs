@@ -105,6 +105,17 @@ impl LabelVolume {
         self.mask_where(axis, index, |l| l != 0)
     }
 
+    /// The binary mask of several labels in a slice; of all but 0 when none are named.
+    ///
+    /// # Errors
+    /// When there is no such slice.
+    pub fn mask_of(&self, labels: &[u32], axis: Axis, index: usize) -> Result<Mask> {
+        if labels.is_empty() {
+            return self.foreground(axis, index);
+        }
+        self.mask_where(axis, index, |l| labels.contains(&l))
+    }
+
     fn mask_where(&self, axis: Axis, index: usize, wanted: impl Fn(u32) -> bool) -> Result<Mask> {
         let (rows, columns) = check_slice(&self.grid, axis, index, &self.name())?;
         let plane = self.grid.walk(axis).plane(&self.labels, self.grid.dims(), index);

@@ -1,7 +1,8 @@
 """What nibabel reads from NIfTI files, for the tests of the reader.
 
 Writes small files of every kind that is read into `nifti/`, and `nifti.json` with what nibabel makes of
-them and of the volumes in the folder of real data that is given:
+them, of the files in `nifti_written/` (which the tests write when XDIFF_WRITE_REFERENCE is set) and of the
+volumes in the folder of real data that is given:
 
     python nifti.py [../../../../../shared/data/nifti]
 
@@ -140,7 +141,7 @@ def write_small():
 def text(result):
     """JSON with a line for each file."""
     parts = [f' "versions": {json.dumps(result["versions"])}']
-    for part in ("small", "real"):
+    for part in ("small", "written", "real"):
         lines = [f"  {json.dumps(name)}: {json.dumps(known)}" for name, known in result[part].items()]
         parts.append(f' "{part}": {{\n' + ",\n".join(lines) + "\n }")
     return "{\n" + ",\n".join(parts) + "\n}\n"
@@ -153,6 +154,12 @@ def main():
         "versions": {"nibabel": nibabel.__version__, "numpy": np.__version__},
         "small": {p.name: known(p) for p in names},
     }
+    result["written"] = {p.name: known(p) for p in sorted((HERE / "nifti_written").glob("*.nii"))}
+    for path in (HERE / "nifti_written").glob("*.nii"):
+        header = nibabel.load(path).header
+        if header["qform_code"] != 0:
+            # Whichever of the two a viewer reads, it is in the same place.
+            np.testing.assert_allclose(header.get_qform(), header.get_sform(), atol=1e-5)
     target = HERE / "nifti.json"
     if len(sys.argv) > 1:
         folder = pathlib.Path(sys.argv[1])

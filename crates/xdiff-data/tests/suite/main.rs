@@ -9,5 +9,6 @@ mod loader;
 mod nifti;
 mod phantoms;
 mod shared;
+mod slices;
 mod splits;
 mod volumes;

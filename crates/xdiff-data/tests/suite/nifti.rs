@@ -21,6 +21,7 @@ use crate::common::shared_data;
 struct Reference {
     small: BTreeMap<String, Known>,
     real: BTreeMap<String, Known>,
+    written: BTreeMap<String, Known>,
 }
 
 #[derive(Deserialize)]
@@ -303,7 +304,7 @@ fn a_file_cut_off_anywhere_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn no_header_makes_it_panic(
@@ -408,5 +409,44 @@ fn maps_are_put_back_slice_by_slice() {
             assert!(map.set_slice(0, axis, 0, &wrong).is_err(), "{axis:?}");
         }
         assert!(map.set_slice(1, axis, 0, &volume.slice(axis, 0).unwrap()).is_err());
+    }
+}
+
+/// Three volumes as they were written when nibabel last read them back.
+fn written() -> (Volume, Volume, LabelVolume) {
+    let steps = [[0.0, 1.5, 0.25], [-0.75, 0.0, 0.0], [0.0, -0.5, 3.0]];
+    let sheared = Grid::new([3, 2, 2], Affine::from_steps(steps, [10.0, -20.5, 30.0]).unwrap()).unwrap();
+    let steps = [[-1.6, 1.2, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 4.0]];
+    let turned = Grid::new([3, 2, 2], Affine::from_steps(steps, [1.0, 2.0, 3.0]).unwrap()).unwrap();
+    let map = Volume::new(sheared, (0..12).map(|v| v as f32 / 8.0 - 0.5).collect()).unwrap();
+    let mut frames = Volume::with_frames(turned, 2, (0..24).map(|v| v as f32 * 0.3).collect()).unwrap();
+    frames.frame_seconds = Some(2.5);
+    (map, frames, LabelVolume::new(turned, (0..12).map(|v| v * 100).collect()).unwrap())
+}
+
+#[test]
+fn what_is_written_is_what_nibabel_read_back() {
+    let dir = TempDir::new().unwrap();
+    let (map, frames, labels) = written();
+    let folder = folder().join("nifti_written");
+    let target = match std::env::var_os("XDIFF_WRITE_REFERENCE") {
+        Some(_) => folder.clone(),
+        None => dir.path().to_path_buf(),
+    };
+    write_nifti(target.join("map.nii"), &map).unwrap();
+    write_nifti(target.join("frames.nii"), &frames).unwrap();
+    write_nifti_labels(target.join("labels.nii"), &labels).unwrap();
+    for (name, known) in reference().written {
+        assert!(
+            fs::read(target.join(&name)).unwrap() == fs::read(folder.join(&name)).unwrap(),
+            "{name}: other bytes than nibabel has read; write them with XDIFF_WRITE_REFERENCE and run nifti.py"
+        );
+        assert_eq!(differences(&target.join(&name), &known), Vec::<String>::new());
+        let volume = match name.as_str() {
+            "map.nii" => map.clone(),
+            "frames.nii" => frames.clone(),
+            _ => Volume::new(*labels.grid(), labels.labels().iter().map(|l| *l as f32).collect()).unwrap(),
+        };
+        assert_eq!(digest(volume.voxels()), known.sha256, "{name}");
     }
 }
