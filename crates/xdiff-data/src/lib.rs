@@ -32,6 +32,8 @@ pub mod augment;
 pub mod dataset;
 pub mod error;
 pub mod folder;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod image;
 pub mod listing;
 pub mod loader;

@@ -3,6 +3,8 @@
 mod common;
 mod configs;
 mod files;
+#[cfg(feature = "hub")]
+mod hub;
 mod images;
 mod loader;
 #[cfg(feature = "nifti")]
