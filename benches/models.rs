@@ -5,5 +5,5 @@ mod harness;
 use xdiff_benches::catalogue;
 
 fn main() {
-    harness::run(catalogue::models());
+    harness::run([catalogue::models(), catalogue::vision()].concat());
 }

@@ -2,19 +2,21 @@
 
 use xdiff::metrics::SsimPreset;
 use xdiff::nn::layers::Activation;
+use xdiff::vision::Architecture;
 use xdiff_examples::mri::preset::Preset;
 
 use crate::metric::Metric;
 use crate::op::{Op, Pass, Pooling};
 use crate::stack::Stack;
 use crate::unet::{Unet, UnetRun, reference};
+use crate::vision::{Vision, VisionRun};
 use crate::workload::Workload;
 
 const STEPS: usize = 10;
 
 /// All workloads.
 pub fn all() -> Vec<Workload> {
-    [models(), convolutions(), operations(), bf16(), metrics()].concat()
+    [models(), convolutions(), operations(), bf16(), vision(), metrics()].concat()
 }
 
 /// Networks, and the layers of larger ones.
@@ -30,7 +32,6 @@ pub fn models() -> Vec<Workload> {
     all.extend(runs[..2].iter().map(|run| reference_unet(*run)));
     let large = Unet { unet: reference(), batch: 1, size: 256, run: UnetRun::Forward };
     all.push(Workload::unet("reference_256", large));
-    all.push(Workload::resnet18(8, 224));
     all.push(Workload::stack("sd_unet_layers", Stack::unet(2, 64)));
     all.push(Workload::stack("sd_decoder_layers", Stack::decoder(64)));
     all
@@ -167,6 +168,27 @@ fn both_passes(ops: Vec<Op>) -> Vec<Workload> {
 pub fn bf16() -> Vec<Workload> {
     let convolutions = usual_convolutions().into_iter().map(|op| Workload::op(op, Pass::Forward));
     std::iter::once(reference_unet(UnetRun::Forward)).chain(convolutions).map(Workload::bf16).collect()
+}
+
+/// Networks for classification, forward and a step of training.
+pub fn vision() -> Vec<Workload> {
+    use Architecture as A;
+    let networks = [
+        (A::ResNet18, 224),
+        (A::ResNet50, 224),
+        (A::Vgg16, 224),
+        (A::AlexNet, 224),
+        (A::DenseNet121, 224),
+        (A::MobileNetV2, 224),
+        (A::GoogLeNet, 224),
+        (A::InceptionV3, 299),
+        (A::SqueezeNet1_1, 224),
+    ];
+    let runs = |(architecture, size)| {
+        [VisionRun::Forward, VisionRun::Train]
+            .map(|run| Workload::vision(Vision { architecture, run, batch: 8, size }))
+    };
+    networks.into_iter().flat_map(runs).collect()
 }
 
 /// Metrics over images and features.

@@ -8,9 +8,9 @@ use xdiff_examples::AnyError;
 use crate::metric::Metric;
 use crate::op::{self, Op, Pass};
 use crate::precision::Precision;
-use crate::resnet18;
 use crate::stack::Stack;
 use crate::unet::Unet;
+use crate::vision::Vision;
 
 /// What is timed, and in which table it stands.
 #[derive(Clone, Debug, Serialize)]
@@ -41,6 +41,8 @@ pub enum Table {
     Operations,
     /// What computes in bf16.
     Bf16,
+    /// Networks for classification.
+    Vision,
     /// Metrics.
     Metrics,
 }
@@ -62,13 +64,8 @@ pub enum Work {
     Unet(Box<Unet>),
     /// A metric.
     Metric(Metric),
-    /// A training step of ResNet-18 with AdamW.
-    Resnet18 {
-        /// Images at once.
-        batch: usize,
-        /// Their side.
-        size: usize,
-    },
+    /// A network for classification.
+    Vision(Vision),
 }
 
 /// Does the work once at each call and says how long it took.
@@ -121,10 +118,10 @@ impl Workload {
         Self::model(name, Work::Unet(Box::new(unet)), flops)
     }
 
-    /// A training step of ResNet-18.
-    pub fn resnet18(batch: usize, size: usize) -> Self {
-        let flops = 3 * resnet18::flops(batch, size);
-        Self::model("resnet18/train".to_owned(), Work::Resnet18 { batch, size }, flops)
+    /// A network for classification.
+    pub fn vision(vision: Vision) -> Self {
+        let (name, flops) = (vision.name(), vision.flops());
+        Self { table: Table::Vision, ..Self::model(name, Work::Vision(vision), flops) }
     }
 
     /// A metric.
@@ -160,7 +157,7 @@ impl Workload {
             Work::Stack(stack) => stack.prepare(),
             Work::Unet(unet) => unet.prepare(),
             Work::Metric(metric) => metric.prepare(),
-            Work::Resnet18 { batch, size } => resnet18::prepare(*batch, *size),
+            Work::Vision(vision) => vision.prepare(),
         })?;
         Ok(Prepared { run: Box::new(move || precision.within(&mut run)), parameters })
     }

@@ -8,7 +8,7 @@
 
 Both sides run in processes of their own, with as many threads, and take turns: a few runs of the
 one, a few of the other, and so on, so that the ratio of the medians holds while the machine's speed
-drifts. Models get new processes each, whose largest memory is theirs alone; everything else shares
+drifts. Networks get new processes each, whose largest memory is theirs alone; everything else shares
 one on either side. Leave the machine alone meanwhile: PyTorch's threads wait for each other after
 every layer and lose much more than their share when others use the processors. (With `--threads 1`
 the column of processor times holds even then.) Needs cargo; builds `serve` with the release profile.
@@ -30,9 +30,9 @@ import tables
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TABLES = "models", "convolutions", "operations", "bf16", "metrics"
+TABLES = "models", "convolutions", "operations", "bf16", "vision", "metrics"
 # Seconds of a turn.
-TURN = {"models": 2.0, "metrics": 0.1}
+TURN = {"models": 2.0, "vision": 2.0, "metrics": 0.1}
 SHORT_TURN = 0.4
 # Enough for a median, however quick a run is.
 MOST_RUNS = 2000
@@ -227,7 +227,7 @@ class Comparison:
                 rows.append((workload, *pair.measure(workload, self.args.rounds, turn)))
             except Refused as refused:
                 print(f"{workload['name']} is left out: {refused}", file=sys.stderr)
-            if name == "models":
+            if name in tables.ALONE:
                 pair.close()
                 pair = None
         if pair:

@@ -79,15 +79,30 @@ def prepare_unet(work, form, layout):
     return run, parameters(model)
 
 
-def prepare_resnet18(work, form, layout):
+# What auxiliary heads count in a loss.
+AUXILIARY = 0.3
+
+
+def prepare_vision(work, form, layout):
     import torchvision
 
-    model = converted(torchvision.models.resnet18(), form, layout).train()
-    x = tensor((work["batch"], 3, work["size"], work["size"]), form, layout)
-    labels = torch.randint(1000, (work["batch"],))
+    name, batch, size = work["architecture"], work["batch"], work["size"]
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    model = torchvision.models.get_model(name, weights=None, **options)
+    model = converted(model, form, layout).train(work["run"] == "train")
+    x = tensor((batch, 3, size, size), form, layout)
+    if work["run"] == "forward":
+        return torch.inference_mode()(lambda: timed(lambda: model(x))), parameters(model)
+    labels = torch.randint(1000, (batch,))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    run = training(lambda: torch.nn.functional.cross_entropy(model(x), labels), optimizer)
-    return run, parameters(model)
+
+    def loss():
+        logits = model(x)
+        logits, auxiliary = (logits, ()) if torch.is_tensor(logits) else (logits[0], logits[1:])
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        return loss + sum(AUXILIARY * torch.nn.functional.cross_entropy(a, labels) for a in auxiliary)
+
+    return training(loss, optimizer), parameters(model)
 
 
 def training(loss, optimizer):
@@ -107,7 +122,7 @@ PREPARE = {
     "op": prepare_op,
     "stack": prepare_stack,
     "unet": prepare_unet,
-    "resnet18": prepare_resnet18,
+    "vision": prepare_vision,
 }
 
 
