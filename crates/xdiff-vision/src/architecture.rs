@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use xdiff_nn::Params;
 
 use crate::{
-    AlexNetConfig, Backbone, BackboneConfig, DenseNetConfig, Error, ResNetConfig, Result, SqueezeNetConfig,
-    SqueezeNetVersion, VggConfig,
+    AlexNetConfig, Backbone, BackboneConfig, DenseNetConfig, Error, ResNetConfig, Result, SmallCnnConfig,
+    SqueezeNetConfig, SqueezeNetVersion, VggConfig,
 };
 
 /// A network by torchvision's name.
@@ -58,11 +58,13 @@ pub enum Architecture {
     /// DenseNet-121.
     #[serde(rename = "densenet121")]
     DenseNet121,
+    /// A small residual network for small images; torchvision has none like it.
+    SmallCnn,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ResNet18,
         Self::ResNet34,
         Self::ResNet50,
@@ -74,6 +76,7 @@ impl Architecture {
         Self::SqueezeNet1_0,
         Self::SqueezeNet1_1,
         Self::DenseNet121,
+        Self::SmallCnn,
     ];
 
     /// torchvision's name.
@@ -90,10 +93,11 @@ impl Architecture {
             Self::SqueezeNet1_0 => "squeezenet1_0",
             Self::SqueezeNet1_1 => "squeezenet1_1",
             Self::DenseNet121 => "densenet121",
+            Self::SmallCnn => "small_cnn",
         }
     }
 
-    /// The configuration of torchvision's network for images of that many channels and that many
+    /// The configuration of the network for images of that many channels and that many
     /// classes.
     pub fn config(self, in_channels: usize, classes: usize) -> Box<dyn BackboneConfig> {
         let squeezenet = |version| SqueezeNetConfig::new(version, in_channels, classes);
@@ -109,6 +113,7 @@ impl Architecture {
             Self::SqueezeNet1_0 => Box::new(squeezenet(SqueezeNetVersion::V1_0)),
             Self::SqueezeNet1_1 => Box::new(squeezenet(SqueezeNetVersion::V1_1)),
             Self::DenseNet121 => Box::new(DenseNetConfig::densenet121(in_channels, classes)),
+            Self::SmallCnn => Box::new(SmallCnnConfig::new(in_channels, classes)),
         }
     }
 
