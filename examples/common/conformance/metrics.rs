@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use xdiff::metrics::{
-    Average, Dice, Empty, Features, MsSsim, PairMetric, Psnr, Ssim, SsimPreset, classification_report,
-    frechet_distance, kernel_distance,
+    Average, AverageSurfaceDistance, Dice, Empty, Features, Hausdorff, MsSsim, PairMetric, Psnr, Ssim,
+    SsimPreset, SurfacePreset, classification_report, frechet_distance, kernel_distance,
 };
 
 use super::{Case, Outputs};
@@ -61,6 +61,24 @@ pub(super) fn dice(case: &Case) -> Result<Outputs, AnyError> {
     let whole = case.expected().any(|(_, t)| t.elem_count() == 1) && a.dims().first() != Some(&1);
     let (a, b) = if whole { (a.unsqueeze(0)?, b.unsqueeze(0)?) } else { (a.clone(), b.clone()) };
     value(Dice { empty }.values(&a, &b)?)
+}
+
+/// Distances between the surfaces of masks (B, …), with a `spacing` for each spatial dimension.
+pub(super) fn surface(case: &Case) -> Result<Outputs, AnyError> {
+    let spacing: Vec<f64> = case.need("spacing")?;
+    let preset: SurfacePreset = case.get("preset")?.unwrap_or_default();
+    let (a, b) = (case.input("a")?, case.input("b")?);
+    let metrics: [(&str, Box<dyn PairMetric>); 3] = [
+        ("hausdorff", Box::new(Hausdorff::new(spacing.clone())?)),
+        ("hd95", Box::new(Hausdorff { preset, ..Hausdorff::hd95(spacing.clone())? })),
+        ("average", Box::new(AverageSurfaceDistance { preset, ..AverageSurfaceDistance::new(spacing)? })),
+    ];
+    let output = |(name, metric): &(&str, Box<dyn PairMetric>)| {
+        let values = metric.values(a, b)?;
+        let n = values.len();
+        Ok(((*name).to_owned(), Tensor::from_vec(values, n, &Device::Cpu)?))
+    };
+    metrics.iter().map(output).collect()
 }
 
 fn features(case: &Case) -> Result<(Features, Features), AnyError> {

@@ -32,6 +32,7 @@ const OPS: &[(&str, Op)] = &[
     ("metric.ms_ssim", metrics::ms_ssim),
     ("metric.psnr", metrics::psnr),
     ("metric.ssim", metrics::ssim),
+    ("metric.surface", metrics::surface),
     ("model.unet2d", model::unet2d),
     ("optim.adamw", nn::adamw),
     ("rng.torch_randn", nn::torch_randn),

@@ -7,6 +7,7 @@ from importlib.metadata import version
 import numpy as np
 import pytorch_msssim
 import scipy.linalg
+import scipy.ndimage
 import skimage.metrics
 import sklearn.metrics
 import torch
@@ -240,6 +241,7 @@ DICE = [
     ("dense", (4, 1, 9, 13), 0.6, {}),
     ("sparse", (5, 1, 7, 11), 0.1, {0: "a", 2: "ab", 3: "b"}),
     ("channels", (3, 2, 5, 6), 0.4, {1: "ab"}),
+    ("volume", (3, 1, 4, 5, 6), 0.3, {2: "ab"}),
 ]
 
 
@@ -256,35 +258,96 @@ def dice():
         yield Case("metric.dice", f"{name}_{empty}", {"empty": empty}, tensors, "2|AB| / (|A| + |B|)", 1e-6, 1e-9)
 
 
-# name, n, k, labels that no sample is predicted as, rounding of the scores (ties)
-CLASSIFICATION = [
-    ("binary", 41, 2, None, None),
-    ("binary_ties", 30, 2, None, 1),
-    ("multiclass", 57, 4, None, None),
-    ("never_predicted", 33, 5, 3, None),
+# name, shape, spacing
+SURFACE = [
+    ("plane", (3, 9, 13), (1.0, 1.0)),
+    ("flat_pixels", (2, 11, 8), (2.5, 0.7)),
+    ("volume", (2, 6, 7, 8), (3.0, 0.8, 0.9)),
 ]
 
 
-def classification_scores(draw, n, k, never):
+def surface_distances(a, b, spacing):
+    """From the border of each mask to the nearest border voxel of the other; voxels outside are background."""
+    a, b = (mask & ~scipy.ndimage.binary_erosion(mask) for mask in (a, b))
+    there, back = (scipy.ndimage.distance_transform_edt(~mask, sampling=spacing) for mask in (b, a))
+    return there[a], back[b]
+
+
+SURFACE_PRESETS = {
+    "monai": (
+        lambda there, back: max(np.percentile(there, 95), np.percentile(back, 95)),
+        lambda there, back: np.concatenate([there, back]).mean(),
+    ),
+    "medpy": (
+        lambda there, back: np.percentile(np.concatenate([there, back]), 95),
+        lambda there, back: (there.mean() + back.mean()) / 2,
+    ),
+}
+
+
+def surface():
+    for (name, shape, spacing), preset in itertools.product(SURFACE, SURFACE_PRESETS):
+        draw = Draw("metric.surface", name)
+        noise = draw.uniform(2, *shape)
+        centre = torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, n) for n in shape[1:]), indexing="ij"))
+        inside = ((centre**2).sum(0) < 0.7).float()
+        a, b = (((0.6 * inside + 0.5 * part) > 0.5 + 0.1 * i).float() for i, part in enumerate(noise))
+        hd95, average = SURFACE_PRESETS[preset]
+        lists = [surface_distances(x > 0, y > 0, spacing) for x, y in zip(a.numpy(), b.numpy())]
+        values = {
+            "hausdorff": [max(there.max(), back.max()) for there, back in lists],
+            "hd95": [hd95(*both) for both in lists],
+            "average": [average(*both) for both in lists],
+        }
+        tensors = {"in.a": a, "in.b": b}
+        tensors |= {f"out.{key}": torch.tensor(value, dtype=torch.float64) for key, value in values.items()}
+        config = {"spacing": list(spacing), "preset": preset}
+        source = f"scipy {scipy.__version__}, joined as {preset} does"
+        yield Case("metric.surface", f"{name}_{preset}", config, tensors, source, 1e-9, 1e-12)
+
+
+# name, n, k, what is special
+CLASSIFICATION = [
+    ("binary", 41, 2, None),
+    ("binary_ties", 30, 2, "rounded"),
+    ("binary_always_one", 17, 2, "always class 1"),
+    ("multiclass", 57, 4, None),
+    ("multiclass_ties", 36, 3, "few values"),
+    ("never_predicted", 33, 5, "class 3 is never predicted"),
+    ("absent_class", 29, 4, "class 2 has no labels"),
+]
+
+
+def classification_scores(draw, n, k, special):
     labels = torch.cat([torch.arange(k), draw.integers(0, k, n - k)])
     logits = draw.normal(n, k) + 1.2 * torch.nn.functional.one_hot(labels, k)
-    if never is not None:
-        logits[:, never] -= 20
-    return logits.softmax(1), labels
+    if special == "class 3 is never predicted":
+        logits[:, 3] -= 20
+    if special == "always class 1":
+        logits[:, 1] += 20
+    if special == "class 2 has no labels":
+        labels[labels == 2] = 0
+    scores = logits.softmax(1)
+    if special == "rounded":
+        scores[:, 1] = (scores[:, 1] * 10).round() / 10
+        scores[:, 0] = 1 - scores[:, 1]
+    if special == "few values":
+        values = torch.tensor([[0.2, 0.3, 0.5], [0.2, 0.4, 0.4]])  # ties between samples, and within them
+        scores = values[torch.arange(n) % 2].gather(1, logits.argsort(1).argsort(1))
+    return scores, labels
 
 
 def roc_auc(scores, labels, average):
     if scores.shape[1] == 2:
         return sklearn.metrics.roc_auc_score(labels, scores[:, 1])
-    return sklearn.metrics.roc_auc_score(labels, scores, multi_class="ovr", average=average)
+    return sklearn.metrics.roc_auc_score(
+        labels, scores, multi_class="ovr", average=average, labels=np.arange(scores.shape[1])
+    )
 
 
 def classification():
-    for (name, n, k, never, digits), average in itertools.product(CLASSIFICATION, ("macro", "micro", "weighted")):
-        scores, labels = classification_scores(Draw("metric.classification", name), n, k, never)
-        if digits is not None:
-            scores[:, 1] = (scores[:, 1] * 10**digits).round() / 10**digits
-            scores[:, 0] = 1 - scores[:, 1]
+    for (name, n, k, special), average in itertools.product(CLASSIFICATION, ("macro", "micro", "weighted")):
+        scores, labels = classification_scores(Draw("metric.classification", name), n, k, special)
         predicted = scores.numpy().argmax(1)  # the first of equal scores
         precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
             labels, predicted, average=average, zero_division=0
@@ -302,4 +365,4 @@ def classification():
         yield Case("metric.classification", f"{name}_{average}", {"average": average}, tensors, source, 1e-6, 1e-9)
 
 
-OPS = [adamw, psnr, ssim, ms_ssim, frechet, kid, dice, classification]
+OPS = [adamw, psnr, ssim, ms_ssim, frechet, kid, dice, surface, classification]

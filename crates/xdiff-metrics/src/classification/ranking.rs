@@ -52,14 +52,15 @@ pub fn average_precision(labels: &[bool], scores: &[f64]) -> Result<f64> {
 /// [`roc_auc`] of each class against the rest, averaged.
 ///
 /// Two classes have the area of class 1, whatever the average. With more, [`Average::Micro`] takes
-/// every score of every class as one problem, and [`Average::Binary`] does not exist.
+/// every score of every class as one problem, [`Average::Weighted`] gives a class without labels no
+/// weight, and [`Average::Binary`] does not exist.
 ///
 /// # Shapes
 /// `scores` are rows of `classes` values, one row for each label.
 ///
 /// # Errors
-/// When lengths do not fit, a label is no class, a score is not finite, or a class does not occur
-/// among the labels, so that its area is not defined.
+/// When lengths do not fit, a label is no class, a score is not finite, or a class has no area: with
+/// [`Average::Macro`] one that does not occur among the labels, and always one that all labels are.
 pub fn roc_auc_one_vs_rest(
     scores: &[f64],
     classes: usize,
@@ -117,7 +118,8 @@ fn one_vs_rest(
         Average::Weighted => {
             let mut sum = 0.0;
             for class in 0..classes {
-                sum += of(class)? * is(class).iter().filter(|l| **l).count() as f64;
+                let support = labels.iter().filter(|l| **l == class).count();
+                sum += if support > 0 { of(class)? * support as f64 } else { 0.0 };
             }
             Ok(sum / labels.len() as f64)
         }
@@ -183,7 +185,11 @@ mod tests {
         assert!(matches!(average_precision(&[false], &[0.1]), Err(Error::Undefined { .. })));
         assert!(matches!(roc_auc(&[true], &[0.1, 0.2]), Err(Error::Mismatch { .. })));
         assert!(matches!(roc_auc(&[true, false], &[0.1, f64::NAN]), Err(Error::Value { .. })));
-        let of = |scores: &[f64], labels| roc_auc_one_vs_rest(scores, 3, labels, Average::Macro);
+        let of = |scores: &[f64], labels: &[usize]| roc_auc_one_vs_rest(scores, 3, labels, Average::Macro);
+        let absent = roc_auc_one_vs_rest(&[0.5, 0.3, 0.2, 0.1, 0.6, 0.3], 3, &[0, 1], Average::Weighted);
+        assert_eq!(absent.unwrap(), 1.0);
+        let one = roc_auc_one_vs_rest(&[0.5; 6], 3, &[1, 1], Average::Weighted);
+        assert!(matches!(one, Err(Error::Undefined { .. })));
         assert!(matches!(of(&[0.5; 6], &[0, 1]), Err(Error::Undefined { .. })));
         assert!(matches!(of(&[0.5; 5], &[0, 1]), Err(Error::Shape { .. })));
         assert!(matches!(of(&[0.5; 6], &[0, 3]), Err(Error::Value { index: 1, .. })));

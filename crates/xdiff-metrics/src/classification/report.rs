@@ -27,7 +27,8 @@ pub struct ClassificationReport {
     pub f1: f64,
     /// Averaged specificity.
     pub specificity: f64,
-    /// [`roc_auc_one_vs_rest`]; `None` when a class has no label, so that the area is not defined.
+    /// [`roc_auc_one_vs_rest`]; `None` where it is not defined, as a macro average when a class has no
+    /// label.
     pub roc_auc: Option<f64>,
     /// The matrix that the rates follow from.
     pub confusion: ConfusionMatrix,
