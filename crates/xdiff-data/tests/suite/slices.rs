@@ -278,3 +278,44 @@ fn folders_of_volumes_are_listed_with_their_labels() {
     let empty = TempDir::new().unwrap();
     assert!(matches!(nifti_folder(empty.path(), &limits), Err(Error::Layout { .. })));
 }
+
+#[cfg(feature = "nifti")]
+#[test]
+fn real_volumes_give_their_labels_slice_by_slice() {
+    use xdiff_data::nifti::NiftiFile;
+    use xdiff_data::{LabelVolume, Limits, MissingMasks};
+
+    let Some(root) = crate::common::shared_data() else { return };
+    let open = |name: &str| NiftiFile::open(root.join("nifti").join(name), &Limits::default()).unwrap();
+    let pair =
+        |id: &str, image: &str, labels: &str| VolumeEntry::new(id, open(image)).with_labels(open(labels));
+    let entries = vec![
+        pair("ct", "ts_example_ct_sm.nii.gz", "ts_example_seg.nii.gz"),
+        pair("mr", "ts_example_mr_sm.nii.gz", "ts_example_seg_mr.nii.gz"),
+        pair("brain", "pyradiomics_brain1_image.nii.gz", "pyradiomics_brain1_label.nii.gz"),
+    ];
+    let voxels: usize = entries
+        .iter()
+        .map(|e| LabelVolume::from_volume(e.labels.as_ref().unwrap().volume().unwrap()).unwrap())
+        .map(|l| l.counts().values().sum::<usize>())
+        .sum();
+    for axis in [Axis::Axial, Axis::Sagittal] {
+        let options = SliceOptions {
+            skip: Skip::Unlabelled,
+            masks: lesion(&[]),
+            ..SliceOptions::new(axis, Window::Range { lo: -200.0, hi: 800.0 })
+        };
+        let data = Arc::new(VolumeDataset::new(entries.clone(), options).unwrap());
+        let config =
+            LoaderConfig { batch_size: 16, missing_masks: MissingMasks::Refuse, ..LoaderConfig::default() };
+        let loader = DataLoader::new(data, config).unwrap();
+        let mut marked = 0.0;
+        for groups in loader.epoch_groups(0) {
+            for group in groups.unwrap() {
+                let mask = group.mask(&MaskKind::Lesion).unwrap();
+                marked += mask.sum_all().unwrap().to_scalar::<f32>().unwrap();
+            }
+        }
+        assert_eq!(marked as usize, voxels, "{axis:?}");
+    }
+}
