@@ -32,7 +32,7 @@ impl NiftiVersion {
 }
 
 /// What a NIfTI file says of its voxels.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NiftiHeader {
     /// The version.
     pub version: NiftiVersion,
