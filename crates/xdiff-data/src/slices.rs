@@ -15,7 +15,7 @@ pub use options::{Frames, MaskLabels, Skip, SliceOptions, SliceRange};
 
 use crate::dataset::{Dataset, Sample, SampleInfo, check_index};
 use crate::image::Image;
-use crate::mask::Mask;
+use crate::mask::{Mask, MaskKind};
 use crate::transform::{resize, resize_mask};
 use crate::volume::{Axis, Grid, LabelVolume, Volume};
 use crate::window::Span;
@@ -57,6 +57,20 @@ impl VolumeSource for Volume {
 
     fn volume(&self) -> Result<Volume> {
         Ok(self.clone())
+    }
+}
+
+impl VolumeSource for LabelVolume {
+    fn name(&self) -> String {
+        LabelVolume::name(self)
+    }
+
+    fn grid(&self) -> Grid {
+        *LabelVolume::grid(self)
+    }
+
+    fn volume(&self) -> Result<Volume> {
+        self.to_volume()
     }
 }
 
@@ -253,12 +267,7 @@ impl VolumeDataset {
     }
 
     /// Brings a slice's image and masks to pixels that are as wide as high.
-    fn squared(
-        &self,
-        grid: &Grid,
-        image: Image,
-        masks: &mut BTreeMap<crate::MaskKind, Mask>,
-    ) -> Result<Image> {
+    fn squared(&self, grid: &Grid, image: Image, masks: &mut BTreeMap<MaskKind, Mask>) -> Result<Image> {
         let (row, column) = grid.pixel_spacing(self.options.axis);
         let finer = row.min(column);
         let side = |n: usize, spacing: f64| ((n as f64 * spacing / finer).round() as usize).max(1);

@@ -67,7 +67,12 @@ impl Link<'_> {
 
     fn agent(&self, redirects: u32) -> Agent {
         let patience = Some(self.options.patience);
+        // No proxy leads to this machine.
+        let host = origin(&self.options.endpoint).split("://").last().unwrap_or_default();
+        let local = ["127.0.0.1", "localhost", "[::1]"].iter().any(|h| host.starts_with(h));
+        let proxy = if local { None } else { ureq::Proxy::try_from_env() };
         Agent::config_builder()
+            .proxy(proxy)
             .timeout_resolve(patience)
             .timeout_connect(patience)
             .timeout_send_request(patience)

@@ -32,7 +32,7 @@ impl NiftiVersion {
 }
 
 /// What a NIfTI file says of its voxels.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NiftiHeader {
     /// The version.
     pub version: NiftiVersion,
@@ -238,7 +238,7 @@ fn dims(path: &Path, fields: &Fields<'_>, limits: &Limits) -> Result<([usize; 3]
         return Err(broken(path, format!("sides of {all:?} voxels; each must be at least 1")));
     }
     let voxels = all.iter().try_fold(1u64, |n, d| n.checked_mul(d.unsigned_abs()));
-    if voxels.is_none_or(|n| n > limits.voxels) {
+    if voxels.is_none_or(|n| n > limits.voxels || usize::try_from(n).is_err()) {
         return Err(Error::TooLarge {
             path: path.into(),
             what: format!("the volume of {all:?} voxels"),
@@ -282,8 +282,6 @@ fn offset(path: &Path, fields: &Fields<'_>, is_pair: bool, limits: &Limits) -> R
     // After the header, four bytes say whether extensions follow.
     let least = if is_pair { 0 } else { fields.version.header_bytes() as u64 + 4 };
     match u64::try_from(offset) {
-        // Nothing said: right after the header.
-        Ok(0) => Ok(least),
         Ok(offset) if offset > limits.file_bytes => Err(Error::TooLarge {
             path: path.into(),
             what: format!("the {offset} bytes before the voxels"),

@@ -167,7 +167,8 @@ impl NiftiFile {
         let width = self.header.datatype.bytes();
         let skip = self.header.offset.saturating_add((start as u64).saturating_mul(width as u64));
         let mut source = self.source_at(skip)?;
-        let mut voxels = Vec::with_capacity(count.min(1 << 24));
+        // The length of a file that is not compressed is known to fit.
+        let mut voxels = Vec::with_capacity(if self.compressed { count.min(1 << 24) } else { count });
         let mut block = Vec::with_capacity(BLOCK);
         while voxels.len() < count {
             let wanted = (count - voxels.len()).min(BLOCK / width) * width;

@@ -89,7 +89,7 @@ mod tests {
     fn the_least_recently_used_leaves_first() {
         let held = Held::new(4, 20);
         let mut loads = Vec::new();
-        let mut get = |n: usize, loads: &mut Vec<usize>| {
+        let get = |n: usize, loads: &mut Vec<usize>| {
             let thing = held.get(
                 n,
                 |_| 10,

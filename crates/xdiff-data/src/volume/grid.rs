@@ -30,7 +30,7 @@ pub enum Axis {
 }
 
 /// The size of a volume and its place in the patient.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grid {
     dims: [usize; 3],
     affine: Affine,
@@ -91,8 +91,16 @@ impl Grid {
         (rows, columns)
     }
 
-    /// The grid of `count` planes of the third axis, from `first` on.
-    pub(crate) fn slab(&self, first: usize, count: usize) -> Result<Self> {
+    /// The grid of `count` planes of the third axis, from plane `first` on.
+    ///
+    /// # Errors
+    /// When there are no such planes.
+    pub fn slab(&self, first: usize, count: usize) -> Result<Self> {
+        let planes = self.dims[2];
+        if first.checked_add(count).is_none_or(|end| end > planes) {
+            let reason = format!("{count} from {first} on were asked for, but there are {planes}");
+            return Err(Error::argument("planes", reason));
+        }
         let origin = self.affine.apply([0.0, 0.0, first as f64]);
         let steps = [0, 1, 2].map(|axis| self.affine.step(axis));
         Self::new([self.dims[0], self.dims[1], count], Affine::reordered(steps, origin))

@@ -67,6 +67,20 @@ impl LabelVolume {
         Ok(Self { path, ..Self::new(grid, labels)? })
     }
 
+    /// The labels as the numbers of a volume.
+    ///
+    /// # Errors
+    /// When a label is beyond 16,777,216, which an f32 does not hold.
+    pub fn to_volume(&self) -> Result<Volume> {
+        if let Some(label) = self.labels.iter().find(|l| **l > LARGEST as u32) {
+            let reason = format!("{} holds {label}; an f32 holds labels of up to {LARGEST}", self.name());
+            return Err(Error::argument("labels", reason));
+        }
+        let mut volume = Volume::new(self.grid, self.labels.iter().map(|l| *l as f32).collect())?;
+        volume.origin.path = self.path.clone();
+        Ok(volume)
+    }
+
     /// The size and the place in the patient.
     pub fn grid(&self) -> &Grid {
         &self.grid

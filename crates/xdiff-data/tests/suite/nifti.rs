@@ -220,6 +220,7 @@ fn headers_that_lie_are_refused() {
         ("f128", "one_i2.nii", vec![(70, &[0, 6])], unsupported, "128 bits"),
         ("no datatype", "one_i2.nii", vec![(70, &[3, 0])], unsupported, "unknown datatype 3"),
         ("offset in the header", "one_i2.nii", vec![(108, &two)], malformed, "inside the header"),
+        ("no offset", "one_i2.nii", vec![(108, &[0; 4])], malformed, "inside the header"),
         ("offset NaN", "one_i2.nii", vec![(108, &nan)], malformed, "NaN"),
         ("offset far off", "one_i2.nii", vec![(108, &huge)], malformed, "begin at byte"),
         ("offset far off", "two_i2.nii", vec![(168, &[0, 0, 0, 0, 0, 0, 0, 1])], large, "before the voxels"),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use xdiff_data::{
-    Affine, Axis, Colour, DataLoader, Dataset, Error, Frames, Geometry, Grid, LoaderConfig, MaskKind,
-    MaskLabels, Result, Skip, SliceOptions, SlicePlace, SliceRange, SplitConfig, Volume, VolumeDataset,
-    VolumeEntry, VolumeSource, Window, infos, k_fold, slices, split,
+    Affine, Axis, Colour, DataLoader, Dataset, Error, Frames, Geometry, Grid, LabelVolume, LoaderConfig,
+    MaskKind, MaskLabels, Result, Skip, SliceOptions, SlicePlace, SliceRange, SplitConfig, Volume,
+    VolumeDataset, VolumeEntry, VolumeSource, Window, infos, k_fold, slices, split,
 };
 use xdiff_nn::Rng;
 
@@ -21,9 +21,9 @@ fn ramp(first: f32) -> Volume {
 }
 
 /// A label in one voxel of the slice along K.
-fn labelled(slice: usize, label: u32) -> Volume {
+fn labelled(slice: usize, label: u32) -> LabelVolume {
     let at = slice * 30 + 7;
-    Volume::new(grid(), (0..120).map(|v| if v == at { label as f32 } else { 0.0 }).collect()).unwrap()
+    LabelVolume::new(grid(), (0..120).map(|v| if v == at { label } else { 0 }).collect()).unwrap()
 }
 
 fn entry(id: &str, patient: &str, class: &str, lesion: usize) -> VolumeEntry {
@@ -248,14 +248,18 @@ fn a_span_is_over_all_volumes() {
 fn folders_of_volumes_are_listed_with_their_labels() {
     use tempfile::TempDir;
     use xdiff_data::Limits;
-    use xdiff_data::nifti::{nifti_folder, nifti_pairs, write_nifti};
+    use xdiff_data::nifti::{nifti_folder, nifti_pairs, write_nifti, write_nifti_labels};
 
     let dir = TempDir::new().unwrap();
     let limits = Limits::default();
     for name in ["images/b_0000.nii.gz", "images/deep/a.nii", "labels/b.nii", "labels/deep/a.NII.gz"] {
         let path = dir.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        write_nifti(&path, &if name.starts_with("images") { ramp(0.0) } else { labelled(1, 5) }).unwrap();
+        if name.starts_with("images") {
+            write_nifti(&path, &ramp(0.0)).unwrap();
+        } else {
+            write_nifti_labels(&path, &labelled(1, 5)).unwrap();
+        }
     }
     std::fs::write(dir.path().join("images/notes.txt"), "x").unwrap();
     let pairs = || nifti_pairs(dir.path().join("images"), dir.path().join("labels"), &limits);
@@ -268,7 +272,7 @@ fn folders_of_volumes_are_listed_with_their_labels() {
     assert_eq!(data.get(1, &mut Rng::new(0)).unwrap().masks[&MaskKind::Lesion].area(), 1);
     assert_eq!(nifti_folder(dir.path(), &limits).unwrap().len(), 4);
 
-    write_nifti(dir.path().join("labels/orphan.nii"), &labelled(1, 5)).unwrap();
+    write_nifti_labels(dir.path().join("labels/orphan.nii"), &labelled(1, 5)).unwrap();
     assert!(pairs().unwrap_err().to_string().contains("orphan"));
     write_nifti(dir.path().join("images/lonely.nii"), &ramp(0.0)).unwrap();
     assert!(pairs().unwrap_err().to_string().contains("lonely"));
@@ -277,4 +281,45 @@ fn folders_of_volumes_are_listed_with_their_labels() {
     assert!(error.contains("same name"), "{error}");
     let empty = TempDir::new().unwrap();
     assert!(matches!(nifti_folder(empty.path(), &limits), Err(Error::Layout { .. })));
+}
+
+#[cfg(feature = "nifti")]
+#[test]
+fn real_volumes_give_their_labels_slice_by_slice() {
+    use xdiff_data::nifti::NiftiFile;
+    use xdiff_data::{Limits, MissingMasks};
+
+    let Some(root) = crate::common::shared_data() else { return };
+    let open = |name: &str| NiftiFile::open(root.join("nifti").join(name), &Limits::default()).unwrap();
+    let pair =
+        |id: &str, image: &str, labels: &str| VolumeEntry::new(id, open(image)).with_labels(open(labels));
+    let entries = vec![
+        pair("ct", "ts_example_ct_sm.nii.gz", "ts_example_seg.nii.gz"),
+        pair("mr", "ts_example_mr_sm.nii.gz", "ts_example_seg_mr.nii.gz"),
+        pair("brain", "pyradiomics_brain1_image.nii.gz", "pyradiomics_brain1_label.nii.gz"),
+    ];
+    let voxels: usize = entries
+        .iter()
+        .map(|e| LabelVolume::from_volume(e.labels.as_ref().unwrap().volume().unwrap()).unwrap())
+        .map(|l| l.counts().values().sum::<usize>())
+        .sum();
+    for axis in [Axis::Axial, Axis::Sagittal] {
+        let options = SliceOptions {
+            skip: Skip::Unlabelled,
+            masks: lesion(&[]),
+            ..SliceOptions::new(axis, Window::Range { lo: -200.0, hi: 800.0 })
+        };
+        let data = Arc::new(VolumeDataset::new(entries.clone(), options).unwrap());
+        let config =
+            LoaderConfig { batch_size: 16, missing_masks: MissingMasks::Refuse, ..LoaderConfig::default() };
+        let loader = DataLoader::new(data, config).unwrap();
+        let mut marked = 0.0;
+        for groups in loader.epoch_groups(0) {
+            for group in groups.unwrap() {
+                let mask = group.mask(&MaskKind::Lesion).unwrap();
+                marked += mask.sum_all().unwrap().to_scalar::<f32>().unwrap();
+            }
+        }
+        assert_eq!(marked as usize, voxels, "{axis:?}");
+    }
 }
