@@ -2,6 +2,8 @@
 
 pub mod conformance;
 pub mod mri;
+pub mod pictures;
+pub mod segment;
 
 /// Every result is fresh memory. The system's allocator hands large blocks back when they are
 /// freed, and the system clears each of their pages when they return, at more cost than much of the
