@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
+use rayon::prelude::*;
 
 use crate::rng::{Rng, fnv1a64, splitmix64};
 use crate::weights::{KeyReport, Misshaped};
@@ -36,6 +37,16 @@ impl Init {
     /// uniform in ±1/√fan_in (Kaiming uniform with a = √5).
     pub fn torch_default(fan_in: usize) -> Self {
         Init::Uniform(1.0 / (fan_in.max(1) as f64).sqrt())
+    }
+
+    /// Kaiming initialisation for ReLU (He et al., 2015), normal: standard deviation √(2/fan).
+    pub fn kaiming_normal(fan: usize) -> Self {
+        Init::Normal((2.0 / fan.max(1) as f64).sqrt())
+    }
+
+    /// Kaiming initialisation for ReLU (He et al., 2015), uniform: the same deviation, in ±√(6/fan).
+    pub fn kaiming_uniform(fan: usize) -> Self {
+        Init::Uniform((6.0 / fan.max(1) as f64).sqrt())
     }
 
     fn draw(self, rng: &mut Rng, shape: &Shape, device: &Device) -> Result<Tensor> {
@@ -72,8 +83,15 @@ enum Source {
     Synthetic,
 }
 
+/// Values for the names that satisfy a rule, drawn whatever the source holds.
+struct Redrawn {
+    rng: Box<Rng>,
+    rule: Box<dyn Fn(&str) -> bool + Send>,
+}
+
 struct Store {
     source: Source,
+    redrawn: Option<Redrawn>,
     device: Device,
     frozen: Box<dyn Fn(&str) -> bool + Send>,
     params: BTreeMap<String, Param>,
@@ -120,6 +138,7 @@ impl Params {
     fn from_source(source: Source, device: &Device, frozen: Box<dyn Fn(&str) -> bool + Send>) -> Self {
         let store = Store {
             source,
+            redrawn: None,
             device: device.clone(),
             frozen,
             params: BTreeMap::new(),
@@ -132,7 +151,7 @@ impl Params {
     /// Fresh, trainable parameters, each drawn from its own fork of (seed, path): adding a layer
     /// changes no other layer's values.
     pub fn fresh(seed: u64, device: &Device) -> Self {
-        Self::from_source(Source::Fresh(Box::new(Rng::new(seed).fork("init"))), device, Box::new(|_| false))
+        Self::from_source(Source::Fresh(Box::new(init_rng(seed))), device, Box::new(|_| false))
     }
 
     /// Trainable parameters with the values of these tensors.
@@ -154,6 +173,14 @@ impl Params {
     /// computed for it.
     pub fn freeze(self, rule: impl Fn(&str) -> bool + Send + 'static) -> Self {
         self.store().frozen = Box::new(rule);
+        self
+    }
+
+    /// Draws, from here on, every parameter whose full name satisfies `rule` as
+    /// [`fresh`](Params::fresh) with this seed would, whatever the source holds under that name: a
+    /// new head on a trained network.
+    pub fn redraw(self, seed: u64, rule: impl Fn(&str) -> bool + Send + 'static) -> Self {
+        self.store().redrawn = Some(Redrawn { rng: Box::new(init_rng(seed)), rule: Box::new(rule) });
         self
     }
 
@@ -238,6 +265,11 @@ impl Params {
     }
 }
 
+/// The generator from which fresh parameters are forked.
+fn init_rng(seed: u64) -> Rng {
+    Rng::new(seed).fork("init")
+}
+
 /// Keys that nobody asked for, leaving out PyTorch's step counters and position tables, which
 /// carry no information that a model here needs.
 fn unasked<'a>(keys: impl Iterator<Item = &'a String>, asked: &BTreeMap<String, Param>) -> Vec<String> {
@@ -249,13 +281,16 @@ fn unasked<'a>(keys: impl Iterator<Item = &'a String>, asked: &BTreeMap<String, 
 
 impl Store {
     fn find(&mut self, name: &str, shape: &Shape, init: Init) -> Result<Var> {
-        let found = match &self.source {
-            Source::Fresh(rng) => {
-                Some(Var::from_tensor(&init.draw(&mut rng.fork(name), shape, &self.device)?)?)
-            }
-            Source::Synthetic => Some(Var::from_tensor(&synthetic(name, shape, &self.device)?)?),
-            Source::Shared(map) => map.get(name).cloned(),
-            Source::Tensors(map) => match map.get(name) {
+        let draw = |rng: &Rng| -> Result<Var> {
+            Ok(Var::from_tensor(&init.draw(&mut rng.fork(name), shape, &self.device)?)?)
+        };
+        let redrawn = self.redrawn.as_ref().filter(|redrawn| (redrawn.rule)(name));
+        let found = match (redrawn, &self.source) {
+            (Some(redrawn), _) => Some(draw(&redrawn.rng)?),
+            (None, Source::Fresh(rng)) => Some(draw(rng)?),
+            (None, Source::Synthetic) => Some(Var::from_tensor(&synthetic(name, shape, &self.device)?)?),
+            (None, Source::Shared(map)) => map.get(name).cloned(),
+            (None, Source::Tensors(map)) => match map.get(name) {
                 Some(t) => Some(Var::from_tensor(&t.to_dtype(DType::F32)?.to_device(&self.device)?)?),
                 None => None,
             },
@@ -297,6 +332,7 @@ fn synthetic(name: &str, shape: &Shape, device: &Device) -> Result<Tensor> {
         }
     };
     let values: Vec<f32> = (0..shape.elem_count() as u64)
+        .into_par_iter()
         .map(|i| value((splitmix64(seed.wrapping_add(i)) >> 11) as f64 / (1u64 << 53) as f64) as f32)
         .collect();
     Ok(Tensor::from_vec(values, shape, device)?)
@@ -481,6 +517,21 @@ mod tests {
         let set = p.finish().unwrap();
         assert_eq!(set.trainable().map(|(n, _)| n).collect::<Vec<_>>(), ["b"]);
         assert_eq!(set.count(), 7);
+    }
+
+    #[test]
+    fn what_a_rule_names_is_drawn_as_if_fresh() {
+        let file = Params::fresh(1, &Device::Cpu);
+        build(&file).unwrap();
+        file.weight("fc.weight", 4, Init::Normal(1.0)).unwrap();
+        let file = file.finish().unwrap().tensors().unwrap();
+        let mixed = Params::trainable(file.clone(), &Device::Cpu).redraw(7, |n| n.starts_with("fc."));
+        let kept = build(&mixed).unwrap().0;
+        let drawn = mixed.weight("fc.weight", 5, Init::Normal(1.0)).unwrap();
+        assert_eq!(mixed.finish().unwrap().names().count(), 3);
+        let fresh = Params::fresh(7, &Device::Cpu).weight("fc.weight", 5, Init::Normal(1.0)).unwrap();
+        assert_eq!(drawn.to_vec1::<f32>().unwrap(), fresh.to_vec1::<f32>().unwrap());
+        assert_eq!(kept.to_vec2::<f32>().unwrap(), file["a.weight"].to_vec2::<f32>().unwrap());
     }
 
     #[test]

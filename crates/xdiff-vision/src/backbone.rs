@@ -3,7 +3,10 @@
 use std::fmt::Debug;
 
 use candle_core::Tensor;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use xdiff_nn::Params;
 
 use crate::{Error, Pass, Result};
 
@@ -18,8 +21,10 @@ pub struct Description {
     pub classes: usize,
     /// The least height and width of an image.
     pub least_side: usize,
-    /// The prefix of the parameters of the head, which another number of classes replaces.
+    /// The path of the last layer, which another number of classes replaces.
     pub head: String,
+    /// The paths of the last layers of auxiliary heads.
+    pub auxiliary_heads: Vec<String>,
     /// The path of the first convolution, whose weight another number of channels replaces.
     pub stem: String,
 }
@@ -91,6 +96,57 @@ pub trait Backbone: Debug + Send + Sync {
         let Head { logits, features } = self.head(&maps, pass)?;
         Ok(Output { logits, features, auxiliary })
     }
+}
+
+/// What a backbone is made of: a plain struct with torchvision's keyword arguments.
+pub trait BackboneConfig: Debug + Send + Sync {
+    /// What the backbone will be and take.
+    fn describe(&self) -> Description;
+
+    /// This configuration with some of its fields changed: an object of the constructor's keyword
+    /// arguments, such as `{"num_classes": 5, "dropout": 0.2}`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a field that the configuration does not have, or of another type.
+    fn with_arguments(&self, arguments: &Map<String, Value>) -> Result<Box<dyn BackboneConfig>>;
+
+    /// The backbone, with torchvision's initialisation where the parameters are fresh.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a field holds a value that cannot be used; those of
+    /// [`Params::weight`].
+    fn build(&self, params: &Params) -> Result<Box<dyn Backbone>>;
+}
+
+/// What [`BackboneConfig::with_arguments`] returns for a configuration of this type.
+pub(crate) fn changed<C>(config: &C, arguments: &Map<String, Value>) -> Result<Box<dyn BackboneConfig>>
+where
+    C: BackboneConfig + Serialize + DeserializeOwned + 'static,
+{
+    let change = || -> serde_json::Result<C> {
+        let mut fields = serde_json::to_value(config)?;
+        if let Value::Object(fields) = &mut fields {
+            fields.extend(arguments.clone());
+        }
+        serde_json::from_value(fields)
+    };
+    match change() {
+        Ok(config) => Ok(Box::new(config)),
+        Err(e) => Err(Error::input("arguments of a network", e.to_string())),
+    }
+}
+
+/// Fails for a size of 0.
+pub(crate) fn positive(field: &'static str, value: usize) -> Result<()> {
+    if value == 0 { Err(Error::config(field, "must be at least 1")) } else { Ok(()) }
+}
+
+/// Fails unless a share lies in 0..=1.
+pub(crate) fn probability(field: &'static str, value: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(field, format!("must lie in 0..=1, got {value}")))
 }
 
 /// Fails unless images have the channels and the least side that a backbone takes.

@@ -9,6 +9,12 @@ use xdiff_nn::{Rng, Tap};
 
 use crate::Result;
 
+/// Whether a parameter or layer is that of this path or lies below it: `layer1.0.conv1` lies below
+/// `layer1`, and `layer10` does not. Everything lies below the empty path.
+pub fn is_below(name: &str, path: &str) -> bool {
+    path.is_empty() || name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 /// One run of a network: whether it learns, where its dropout comes from, and who looks on.
 pub struct Pass<'a> {
     mode: Mode,
@@ -45,11 +51,11 @@ impl<'a> Pass<'a> {
         Self { dropout: Some(rng), ..self }
     }
 
-    /// Keeps the running statistics of every batch norm at or below one of these paths, as befits
-    /// layers whose weights are frozen: `layer1` reaches `layer1.0.bn1`, but not `layer10`.
+    /// Keeps the running statistics of every batch norm that lies [below](is_below) one of these
+    /// paths, as befits layers whose weights are frozen.
     #[must_use]
-    pub fn with_frozen(self, prefixes: &'a [String]) -> Self {
-        Self { frozen: prefixes, ..self }
+    pub fn with_frozen(self, paths: &'a [String]) -> Self {
+        Self { frozen: paths, ..self }
     }
 
     /// Whether the run is one of training.
@@ -59,11 +65,7 @@ impl<'a> Pass<'a> {
 
     /// The mode of the batch norm at this path.
     pub(crate) fn norm_mode(&self, path: &str) -> Mode {
-        if self.frozen.iter().any(|frozen| is_below(path, frozen)) {
-            Mode::Eval
-        } else {
-            self.mode
-        }
+        if self.frozen.iter().any(|frozen| is_below(path, frozen)) { Mode::Eval } else { self.mode }
     }
 
     /// Whether the activation of this site is wanted.
@@ -86,9 +88,4 @@ impl<'a> Pass<'a> {
             _ => Ok(x),
         }
     }
-}
-
-/// Whether a weight or layer is the one at `path`, or lies below it.
-pub(crate) fn is_below(name: &str, path: &str) -> bool {
-    name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

@@ -7,6 +7,7 @@ mod diffusion;
 mod metrics;
 mod model;
 mod nn;
+mod vision;
 
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,22 @@ const OPS: &[(&str, Op)] = &[
     ("scheduler.rollout", diffusion::rollout),
     ("scheduler.timesteps", diffusion::timesteps),
     ("spacing.exponential", diffusion::exponential),
+    ("vision.alexnet", vision::outputs),
+    ("vision.alexnet.grads", vision::grads),
+    ("vision.densenet121", vision::outputs),
+    ("vision.densenet121.grads", vision::grads),
+    ("vision.resnet18", vision::outputs),
+    ("vision.resnet18.grads", vision::grads),
+    ("vision.resnet50", vision::outputs),
+    ("vision.resnet50.grads", vision::grads),
+    ("vision.squeezenet1_0", vision::outputs),
+    ("vision.squeezenet1_0.grads", vision::grads),
+    ("vision.squeezenet1_1", vision::outputs),
+    ("vision.squeezenet1_1.grads", vision::grads),
+    ("vision.vgg16", vision::outputs),
+    ("vision.vgg16.grads", vision::grads),
+    ("vision.vgg19", vision::outputs),
+    ("vision.vgg19.grads", vision::grads),
 ];
 
 /// The names of the known ops.

@@ -145,7 +145,8 @@ fn samples_grid(sampled: &Sampled, count: usize) -> Result<RgbImage, AnyError> {
         grid.push(grey(&case.sample, side)?, "");
     }
     for case in cases {
-        let small = image::imageops::thumbnail(&outlined(&case.sample, &[(&case.mask, OUTLINE)], side)?, 128, 128);
+        let small =
+            image::imageops::thumbnail(&outlined(&case.sample, &[(&case.mask, OUTLINE)], side)?, 128, 128);
         grid.push(small, "");
     }
     Ok(grid.render()?)

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
+use xdiff::vision::train::{History, Measure};
 use xdiff::viz::{
     Cell, ChartOptions, Grid, GridOptions, LineChart, LineSeries, Report, Table, save_png, write_atomic,
 };
-use xdiff::vision::train::{History, Measure};
 
 use super::model::Trained;
 use super::scores::{Case, Scores, score};
@@ -22,7 +22,8 @@ const SHOWN: usize = 8;
 
 /// Cases from the worst to the best, evenly spaced by rank: those with a mask as long as there are any.
 fn shown(scores: &Scores) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.cases.len()).filter(|i| scores.cases[*i].true_pixels > 0).collect();
+    let mut order: Vec<usize> =
+        (0..scores.cases.len()).filter(|i| scores.cases[*i].true_pixels > 0).collect();
     if order.is_empty() {
         order = (0..scores.cases.len()).collect();
     }
@@ -158,7 +159,13 @@ pub fn write(
     report.section("Each image");
     report.table(&each, "The same numbers are in cases.csv and report.json.");
     let best = trained.best.map_or_else(String::new, |b| {
-        format!("epoch {} of {}, {} {:.4} on the validation part", b.epoch + 1, trained.history.epochs.len(), b.measure, b.value)
+        format!(
+            "epoch {} of {}, {} {:.4} on the validation part",
+            b.epoch + 1,
+            trained.history.epochs.len(),
+            b.measure,
+            b.value
+        )
     });
     for (name, value) in [
         ("data", data.about.clone()),

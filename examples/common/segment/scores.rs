@@ -121,7 +121,8 @@ pub fn score(all: &[Case]) -> Result<Scores, AnyError> {
             &of(&|c| !present(c), |c| f64::from(u8::from(c.found_pixels == 0))),
         )?,
     ];
-    let join = |pick: fn(&Case) -> &Vec<u8>| all.iter().flat_map(|c| pick(c).iter().copied()).collect::<Vec<u8>>();
+    let join =
+        |pick: fn(&Case) -> &Vec<u8>| all.iter().flat_map(|c| pick(c).iter().copied()).collect::<Vec<u8>>();
     let pooled = dice(&join(|c| &c.found), &join(|c| &c.truth))?;
     if cases.is_empty() {
         return Err("there is no image to score".into());

@@ -88,10 +88,23 @@ impl BatchNorm2d {
     /// # Errors
     /// Those of [`BatchNormConfig::validate`] and [`Params::weight`].
     pub fn new(channels: usize, config: BatchNormConfig, params: &Params) -> Result<Self> {
+        Self::with_init(channels, config, Init::ONES, params)
+    }
+
+    /// As [`new`](Self::new), with another initial weight.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_init(
+        channels: usize,
+        config: BatchNormConfig,
+        weight: Init,
+        params: &Params,
+    ) -> Result<Self> {
         config.validate()?;
         Ok(Self {
             config,
-            weight: params.weight("weight", channels, Init::ONES)?,
+            weight: params.weight("weight", channels, weight)?,
             bias: params.weight("bias", channels, Init::ZEROS)?,
             running_mean: params.buffer("running_mean", channels, Init::ZEROS)?,
             running_var: params.buffer("running_var", channels, Init::ONES)?,

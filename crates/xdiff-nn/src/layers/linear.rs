@@ -48,6 +48,19 @@ impl Linear {
     /// # Errors
     /// As [`Linear::new`].
     pub fn with_init(inputs: usize, outputs: usize, bias: bool, init: Init, params: &Params) -> Result<Self> {
+        Self::with_inits((inputs, outputs), init, bias.then_some(init), params)
+    }
+
+    /// A map whose weight and bias are drawn as given, each in its way; without a bias if none is.
+    ///
+    /// # Errors
+    /// As [`Linear::new`].
+    pub fn with_inits(
+        (inputs, outputs): (usize, usize),
+        weight: Init,
+        bias: Option<Init>,
+        params: &Params,
+    ) -> Result<Self> {
         if inputs == 0 || outputs == 0 {
             return Err(Error::argument(
                 "linear layer",
@@ -55,8 +68,8 @@ impl Linear {
             ));
         }
         count(OP, &[outputs, inputs])?;
-        let weight = params.weight("weight", (outputs, inputs), init)?;
-        let bias = if bias { Some(params.weight("bias", outputs, init)?) } else { None };
+        let weight = params.weight("weight", (outputs, inputs), weight)?;
+        let bias = bias.map(|init| params.weight("bias", outputs, init)).transpose()?;
         Ok(Self { weight, bias })
     }
 

@@ -105,9 +105,8 @@ impl SegmentationLoss {
         self.validate(k)?;
         let classes = k.max(2);
         let log = log_softmax(&by_class(logits)?, 1)?;
-        let tensor = |values: Vec<f32>, channels| {
-            Tensor::from_vec(values, (b, channels, pixels), logits.device())
-        };
+        let tensor =
+            |values: Vec<f32>, channels| Tensor::from_vec(values, (b, channels, pixels), logits.device());
         let mut loss = LossParts::default();
         if self.cross_entropy > 0.0 {
             let (targets, weight) = targets(&self.entropy, labels, (classes, pixels), self.ignore)?;

@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::Segmenter;
 use super::loss::SegmentationLoss;
 use super::predict::{Decision, decide};
-use super::Segmenter;
 use crate::train::{Findings, LossParts, Measure, Objective, check_finite};
 use crate::{Error, Pass, Result};
 

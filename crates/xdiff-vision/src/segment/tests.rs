@@ -84,7 +84,8 @@ fn losses_are_those_of_torch_and_monai() {
 
 #[test]
 fn empty_masks_have_a_finite_loss_and_gradient() {
-    let x = candle_core::Var::from_tensor(&Tensor::full(-200f32, (1, 1, 2, 2), &Device::Cpu).unwrap()).unwrap();
+    let x =
+        candle_core::Var::from_tensor(&Tensor::full(-200f32, (1, 1, 2, 2), &Device::Cpu).unwrap()).unwrap();
     let loss = SegmentationLoss::default().parts(&x, &[0; 4]).unwrap().value().unwrap();
     // Nothing is found where nothing is: s/s.
     assert!(loss.to_scalar::<f32>().unwrap().abs() < 1e-6);
@@ -168,7 +169,8 @@ fn disc(index: usize, side: usize) -> (Vec<f32>, Vec<f32>) {
 
 fn discs(indices: std::ops::Range<usize>, side: usize) -> Masked {
     let (images, masks): (Vec<_>, Vec<_>) = indices.clone().map(|i| disc(i, side)).unzip();
-    let tensor = |v: Vec<Vec<f32>>| Tensor::from_vec(v.concat(), (indices.len(), 1, side, side), &Device::Cpu);
+    let tensor =
+        |v: Vec<Vec<f32>>| Tensor::from_vec(v.concat(), (indices.len(), 1, side, side), &Device::Cpu);
     Masked::new(tensor(images).unwrap(), &tensor(masks).unwrap(), vec![]).unwrap()
 }
 
@@ -241,8 +243,12 @@ fn overlaps_are_counted_by_image_and_class() {
     // The second image has no class 2, in truth or answer.
     assert_eq!(overlaps.dice(), [vec![2.0 / 3.0, 2.0 / 3.0], vec![1.0, 1.0]]);
     assert_eq!(overlaps.measure(Measure::Dice), Some((2.0 / 3.0 + 2.0 / 3.0 + 2.0) / 4.0));
-    assert_eq!((overlaps.measure(Measure::Accuracy), overlaps.ids()), (None, ["a".into(), "b".into()].as_slice()));
-    let decided = |d| predict(&Echo, batch.images(), d).map(|m| m.flatten_all().unwrap().to_vec1::<u8>().unwrap());
+    assert_eq!(
+        (overlaps.measure(Measure::Accuracy), overlaps.ids()),
+        (None, ["a".into(), "b".into()].as_slice())
+    );
+    let decided =
+        |d| predict(&Echo, batch.images(), d).map(|m| m.flatten_all().unwrap().to_vec1::<u8>().unwrap());
     assert_eq!(decided(Decision::MostProbable).unwrap(), [0, 1, 1, 2, 0, 0, 0, 1]);
     // From 0 on everything is foreground, of the class that is more probable than the other.
     assert_eq!(decided(Decision::Foreground(0.0)).unwrap(), [1, 1, 1, 2, 1, 1, 1, 1]);

@@ -4,8 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use xdiff_nn::Params;
 use xdiff_nn::layers::{
-    Activation, BatchNormConfig, Conv2d, Conv2dConfig, GroupNorm, Pool2d, max_pool2d,
-    upsample_bilinear2d,
+    Activation, BatchNormConfig, Conv2d, Conv2dConfig, GroupNorm, Pool2d, max_pool2d, upsample_bilinear2d,
 };
 
 use super::Segmenter;
@@ -173,9 +172,10 @@ impl SegUNet {
             encoder.push(Block::new(&config, (from, *width), &params.at(format!("encoder.{i}")))?);
             from = *width;
         }
-        let decoder = widths.windows(2).enumerate().map(|(i, w)| {
-            Block::new(&config, (w[0] + w[1], w[0]), &params.at(format!("decoder.{i}")))
-        });
+        let decoder = widths
+            .windows(2)
+            .enumerate()
+            .map(|(i, w)| Block::new(&config, (w[0] + w[1], w[0]), &params.at(format!("decoder.{i}"))));
         let decoder = decoder.collect::<Result<_>>()?;
         let head = Conv2d::new(Conv2dConfig::new(widths[0], config.classes, 1), &params.at("head"))?;
         Ok(Self { encoder, decoder, head, config })

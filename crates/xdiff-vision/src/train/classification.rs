@@ -61,7 +61,8 @@ impl Labelled {
             labels.push(label);
             ids.push(id);
         }
-        let whole = |(images, labels, ids): (Vec<Tensor>, _, _)| Self::new(Tensor::stack(&images, 0)?, labels, ids);
+        let whole =
+            |(images, labels, ids): (Vec<Tensor>, _, _)| Self::new(Tensor::stack(&images, 0)?, labels, ids);
         groups.into_iter().map(whole).collect()
     }
 

@@ -146,7 +146,9 @@ fn check(folds: &[Fold], n: usize) -> Result<()> {
     let mut holds: Vec<Option<usize>> = vec![None; n];
     for (k, fold) in folds.iter().enumerate() {
         if fold.train.is_empty() || fold.held_out.is_empty() {
-            return bad(format!("fold {k} has nothing to train on or holds nothing out; ask for fewer folds"));
+            return bad(format!(
+                "fold {k} has nothing to train on or holds nothing out; ask for fewer folds"
+            ));
         }
         for i in &fold.held_out {
             match holds.get_mut(*i) {

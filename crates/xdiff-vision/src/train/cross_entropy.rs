@@ -93,9 +93,8 @@ pub(crate) fn targets(
     let weights = loss.class_weights.clone().unwrap_or_else(|| vec![1.0; classes]);
     let smooth: Vec<f32> =
         weights.iter().map(|w| (loss.label_smoothing / classes as f64 * w) as f32).collect();
-    let sharp: Vec<f32> = (weights.iter().zip(&smooth))
-        .map(|(w, s)| ((1.0 - loss.label_smoothing) * w) as f32 + s)
-        .collect();
+    let sharp: Vec<f32> =
+        (weights.iter().zip(&smooth)).map(|(w, s)| ((1.0 - loss.label_smoothing) * w) as f32 + s).collect();
     let mut targets = vec![0f32; labels.len() * classes];
     let mut total = 0.0;
     for (i, label) in labels.iter().enumerate() {
@@ -117,7 +116,8 @@ pub(super) fn check_label(label: u32, classes: usize) -> Result<()> {
     if (label as usize) < classes {
         return Ok(());
     }
-    let reason = format!("a label is {label}, the network tells {classes} classes apart: 0 to {}", classes - 1);
+    let reason =
+        format!("a label is {label}, the network tells {classes} classes apart: 0 to {}", classes - 1);
     Err(Error::input("labels", reason))
 }
 

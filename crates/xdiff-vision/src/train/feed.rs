@@ -55,7 +55,11 @@ impl<'a, G: 'a> Feed<'a, G> {
 
     /// The batches of an epoch from one on, an error behind them when there are fewer than
     /// [`batches`](Self::batches).
-    pub(super) fn epoch(&self, epoch: u64, first: usize) -> impl Iterator<Item = Result<Vec<G>>> + use<'a, '_, G> {
+    pub(super) fn epoch(
+        &self,
+        epoch: u64,
+        first: usize,
+    ) -> impl Iterator<Item = Result<Vec<G>>> + use<'a, '_, G> {
         let mut stream = (self.make)(epoch, first);
         (first..self.batches).map(move |i| match stream.next() {
             Some(Ok(batch)) if batch.is_empty() => {

@@ -116,7 +116,8 @@ impl<O: Objective> Fit<O> {
             return Err(Error::config("monitor", reason));
         }
         if let Some(path) = config.frozen.iter().find(|path| !params.names().any(|n| is_below(n, path))) {
-            let reason = format!("`{path}` names no layer of the network; give whole parts of a weight's name");
+            let reason =
+                format!("`{path}` names no layer of the network; give whole parts of a weight's name");
             return Err(Error::config("frozen", reason));
         }
         params.freeze(|name| config.frozen.iter().any(|path| is_below(name, path)));
@@ -211,7 +212,10 @@ impl<O: Objective> Fit<O> {
         }
         match validation {
             Some(feed) if feed.batches() == 0 => {
-                return Err(Error::input("validation data", "there is no batch; give at least one, or no data"));
+                return Err(Error::input(
+                    "validation data",
+                    "there is no batch; give at least one, or no data",
+                ));
             }
             None if self.config.early_stopping.is_some() || self.config.monitor != Measure::Loss => {
                 let reason = format!("{} needs validation data, and there are none", self.config.monitor);
@@ -445,7 +449,8 @@ impl<O: Objective> Fit<O> {
         let per_epoch = self.steps_per_epoch(batches);
         if batches == 0 && steps > 0
             || steps < per_epoch.saturating_mul(ended)
-            || steps > per_epoch.saturating_mul(ended + 1) {
+            || steps > per_epoch.saturating_mul(ended + 1)
+        {
             let what = format!("it holds {steps} steps and {ended} epochs of {per_epoch} steps");
             return Err(differs(what));
         }

@@ -20,7 +20,7 @@
 //! # impl Backbone for Tiny {
 //! #     fn describe(&self) -> Description {
 //! #         Description { name: "tiny".into(), in_channels: 1, classes: 2, least_side: 4,
-//! #             head: "fc".into(), stem: "fc".into() }
+//! #             head: "fc".into(), auxiliary_heads: vec![], stem: "fc".into() }
 //! #     }
 //! #     fn maps(&self, images: &Tensor, _: &mut Pass<'_>) -> Result<Maps> {
 //! #         Ok(Maps { maps: images.clone(), auxiliary: vec![] })
@@ -68,12 +68,12 @@ mod tests;
 pub use classification::{Classification, Labelled, predict};
 pub use config::{EarlyStopping, FitConfig, Measure, Schedule};
 pub use cross::{CrossConfig, CrossValidation, Fold, FoldData, FoldRun, cross_validate};
-pub(crate) use cross_entropy::{log_softmax, targets};
-pub(crate) use objective::check_finite;
 pub use cross_entropy::{CrossEntropy, balanced_weights};
+pub(crate) use cross_entropy::{log_softmax, targets};
 pub use feed::{Feed, FitData};
 pub use fit::{BEST, Best, Fit, FitOutcome, Fitted, LAST};
 pub use history::{EpochReport, History};
+pub(crate) use objective::check_finite;
 pub use objective::{Findings, LossParts, Objective};
 pub use observer::FitObserver;
 pub use predictions::Predictions;

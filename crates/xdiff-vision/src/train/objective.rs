@@ -71,7 +71,8 @@ impl LossParts {
 }
 
 fn no_weight(reason: &str) -> Error {
-    let help = "every image of the batch is ignored or of a class of weight 0; use larger batches or other weights";
+    let help =
+        "every image of the batch is ignored or of a class of weight 0; use larger batches or other weights";
     Error::input("loss", format!("{reason}: {help}"))
 }
 
@@ -145,7 +146,10 @@ pub(crate) fn check_finite(images: &Tensor, ids: &[String]) -> Result<()> {
         let sum = (images.get(i)? * 0.0)?.sum_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
         if sum.to_scalar::<f64>()? != 0.0 {
             let name = ids.get(i).map_or_else(|| format!("image {i} of its batch"), |id| format!("`{id}`"));
-            return Err(Error::input("images", format!("{name} holds NaN or infinite values; mend or leave it out")));
+            return Err(Error::input(
+                "images",
+                format!("{name} holds NaN or infinite values; mend or leave it out"),
+            ));
         }
     }
     Ok(())

@@ -142,6 +142,11 @@ impl Conv2dConfig {
     pub const fn fan_in(&self) -> usize {
         self.in_channels / self.groups * self.kernel.0 * self.kernel.1
     }
+
+    /// Output channels × taps, as PyTorch counts the outputs that one input reaches.
+    pub const fn fan_out(&self) -> usize {
+        self.out_channels * self.kernel.0 * self.kernel.1
+    }
 }
 
 /// A learnt two-dimensional convolution; see [`conv2d`] for what it computes.
@@ -182,11 +187,19 @@ impl Conv2d {
     /// # Errors
     /// As [`Conv2d::new`].
     pub fn with_init(config: Conv2dConfig, init: Init, params: &Params) -> Result<Self> {
+        Self::with_inits(config, (init, init), params)
+    }
+
+    /// A convolution whose weight and bias are drawn as given, each in its way.
+    ///
+    /// # Errors
+    /// As [`Conv2d::new`].
+    pub fn with_inits(config: Conv2dConfig, (weight, bias): (Init, Init), params: &Params) -> Result<Self> {
         config.validate()?;
         let (kh, kw) = config.kernel;
         let shape = (config.out_channels, config.in_channels / config.groups, kh, kw);
-        let weight = params.weight("weight", shape, init)?;
-        let bias = if config.bias { Some(params.weight("bias", config.out_channels, init)?) } else { None };
+        let weight = params.weight("weight", shape, weight)?;
+        let bias = if config.bias { Some(params.weight("bias", config.out_channels, bias)?) } else { None };
         Ok(Self { config, weight, bias, kept: KeptWeights::default() })
     }
 

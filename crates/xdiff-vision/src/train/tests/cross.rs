@@ -7,16 +7,10 @@ use crate::Error;
 
 fn folds() -> Vec<Fold> {
     let part = |k: usize| (0..9).filter(|i| i % 3 == k).collect::<Vec<_>>();
-    (0..3)
-        .map(|k| Fold { train: (0..9).filter(|i| i % 3 != k).collect(), held_out: part(k) })
-        .collect()
+    (0..3).map(|k| Fold { train: (0..9).filter(|i| i % 3 != k).collect(), held_out: part(k) }).collect()
 }
 
-fn validated(
-    folds: &[Fold],
-    folder: Option<&Path>,
-    observer: &mut StopAfter,
-) -> Result<CrossValidation> {
+fn validated(folds: &[Fold], folder: Option<&Path>, observer: &mut StopAfter) -> Result<CrossValidation> {
     let fit = FitConfig { monitor: Measure::Loss, ..full() };
     let model = |run: FoldRun<'_>| {
         let params = Params::fresh(run.seed, &Device::Cpu);
@@ -53,7 +47,8 @@ fn every_image_is_predicted_once_by_a_network_that_has_not_seen_it() {
 
     // Stopped in the second fold and called again, it ends as it would have.
     let folder = tempfile::tempdir().unwrap();
-    let stopped = validated(&folds, Some(folder.path()), &mut StopAfter { step: 2, cancel: Some(CancelToken::new()) });
+    let stopped =
+        validated(&folds, Some(folder.path()), &mut StopAfter { step: 2, cancel: Some(CancelToken::new()) });
     assert!(matches!(stopped, Err(Error::Cancelled { step: 2 })), "{stopped:?}");
     let again = validated(&folds, Some(folder.path()), &mut free()).unwrap();
     assert_eq!(again.predictions, all.predictions);
@@ -73,7 +68,11 @@ fn folds_that_do_not_divide_the_data_are_refused() {
         ("more folds than images", changed(&|f| f.clone_from(&tenfold)), "10 given for 9 images"),
         ("an empty fold", changed(&|f| f[1].held_out.clear()), "fold 1 has nothing"),
         ("nothing to train on", changed(&|f| f[2].train.clear()), "fold 2 has nothing"),
-        ("an image held out twice", changed(&|f| f[1].held_out.push(0)), "image 0 is held out by folds 0 and 1"),
+        (
+            "an image held out twice",
+            changed(&|f| f[1].held_out.push(0)),
+            "image 0 is held out by folds 0 and 1",
+        ),
         ("an unknown image", changed(&|f| f[0].held_out.push(9)), "names image 9 of 9"),
         ("a leak", changed(&|f| f[0].train.push(3)), "trains on image 3"),
         ("an image left out", changed(&|f| drop(f[2].held_out.pop())), "no fold holds out image 8"),

@@ -128,8 +128,16 @@ fn nothing_that_does_not_fit_is_resumed_and_nothing_changes() {
         ("another column", changed("epochs/luck", t(3), None), "epochs/luck"),
         ("a short column", changed("epochs/validation.loss", t(2), None), "2 values for 3 epochs"),
         ("lost losses", changed("history", None, None), "0 steps and 3 epochs"),
-        ("other batches", changed("none", None, Some(("\"batches\":3", "\"batches\":9"))), "epochs of 5 steps"),
-        ("huge batches", changed("none", None, Some(("\"batches\":3", "\"batches\":18446744073709551615"))), "steps"),
+        (
+            "other batches",
+            changed("none", None, Some(("\"batches\":3", "\"batches\":9"))),
+            "epochs of 5 steps",
+        ),
+        (
+            "huge batches",
+            changed("none", None, Some(("\"batches\":3", "\"batches\":18446744073709551615"))),
+            "steps",
+        ),
         ("another description", changed("none", None, Some(("\"tiny\"", "\"huge\""))), "description"),
     ];
     let mut wrong = Vec::new();

@@ -129,7 +129,10 @@ fn a_training_that_no_longer_improves_ends_with_its_best_weights() {
         short.run(&once(), None, &CancelToken::new(), &mut ()).unwrap();
         let same = weights(&fitted.params) == weights(short.params());
         if (outcome, epochs, fitted.best.map(|b| b.epoch), same) != (expected, done, Some(best), true) {
-            wrong.push(format!("{values:?} {early:?}: {outcome:?} after {epochs}, best {:?}, {same}", fitted.best));
+            wrong.push(format!(
+                "{values:?} {early:?}: {outcome:?} after {epochs}, best {:?}, {same}",
+                fitted.best
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -147,17 +150,19 @@ fn less_loss_is_better() {
 #[test]
 fn frozen_layers_stay_as_they_are() {
     // `stem.1` is the convolution, `stem.10` the batch norm.
-    for (frozen, kept) in [("stem.1", vec!["stem.1.weight"]), ("stem.10", vec![
-        "stem.10.bias",
-        "stem.10.running_mean",
-        "stem.10.running_var",
-        "stem.10.weight",
-    ])] {
+    for (frozen, kept) in [
+        ("stem.1", vec!["stem.1.weight"]),
+        ("stem.10", vec!["stem.10.bias", "stem.10.running_mean", "stem.10.running_var", "stem.10.weight"]),
+    ] {
         let mut fit = tiny(FitConfig { frozen: vec![frozen.to_owned()], ..full() }, 0.0).unwrap();
         let before = weights(fit.params());
         run(&mut fit, &data()).unwrap();
-        let same: Vec<_> =
-            before.iter().zip(weights(fit.params())).filter(|(a, b)| **a == *b).map(|(a, _)| a.0.clone()).collect();
+        let same: Vec<_> = before
+            .iter()
+            .zip(weights(fit.params()))
+            .filter(|(a, b)| **a == *b)
+            .map(|(a, _)| a.0.clone())
+            .collect();
         assert_eq!(same, kept, "{frozen}");
     }
 }
@@ -202,7 +207,8 @@ fn auxiliary_heads_count_by_their_weight() {
     let loss = |weight| {
         let params = Params::fresh(3, &Device::Cpu);
         let network = Tiny::new(&params, true, 0.0).unwrap();
-        let objective = Classification::new(network, CrossEntropy::default()).unwrap().auxiliary(weight).unwrap();
+        let objective =
+            Classification::new(network, CrossEntropy::default()).unwrap().auxiliary(weight).unwrap();
         let batch = group(&[0, 1, 2, 3], 6);
         let loss = objective.loss(&batch, &mut Pass::train(&mut ())).unwrap();
         f64::from(loss.value().unwrap().to_scalar::<f32>().unwrap())
@@ -214,7 +220,8 @@ fn auxiliary_heads_count_by_their_weight() {
 #[test]
 fn groups_of_single_images_are_put_together_by_size() {
     let image = |side: usize| Tensor::zeros((1, side, side), DType::F32, &Device::Cpu).unwrap();
-    let samples = [(4, 0), (6, 1), (4, 2)].map(|(side, label)| (image(side), label, format!("{side} {label}")));
+    let samples =
+        [(4, 0), (6, 1), (4, 2)].map(|(side, label)| (image(side), label, format!("{side} {label}")));
     let groups = Labelled::by_size(samples).unwrap();
     assert_eq!(groups.iter().map(|g| g.labels().to_vec()).collect::<Vec<_>>(), [vec![0, 2], vec![1]]);
     assert_eq!(groups[0].images().dims(), [2, 1, 4, 4]);
@@ -257,18 +264,18 @@ fn what_cannot_be_trained_is_named() {
         ("a long warm-up", bad(&|c| c.schedule = Schedule::WarmupCosine { warmup: 1.0 }), "warmup"),
         ("Dice of classes", bad(&|c| c.monitor = Measure::Dice), "monitor"),
         ("accuracy of nothing", bad(&|c| c.monitor = Measure::Accuracy), "needs validation data"),
-        ("stopping by nothing", bad(&|c| c.early_stopping = Some(EarlyStopping::default())), "needs validation"),
+        (
+            "stopping by nothing",
+            bad(&|c| c.early_stopping = Some(EarlyStopping::default())),
+            "needs validation",
+        ),
         (
             "no patience",
             bad(&|c| c.early_stopping = Some(EarlyStopping { patience: 0, min_delta: 0.0 })),
             "patience",
         ),
         ("a frozen typing error", bad(&|c| c.frozen = vec!["layer1".into()]), "`layer1` names no layer"),
-        (
-            "all frozen",
-            bad(&|c| c.frozen = ["stem", "fc"].map(String::from).to_vec()),
-            "none is trainable",
-        ),
+        ("all frozen", bad(&|c| c.frozen = ["stem", "fc"].map(String::from).to_vec()), "none is trainable"),
     ];
     let mut wrong = Vec::new();
     for (name, outcome, part) in cases {

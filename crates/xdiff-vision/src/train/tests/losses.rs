@@ -7,7 +7,8 @@ use super::super::*;
 use crate::Error;
 
 fn logits() -> Tensor {
-    let values = (0..28).map(|i| (3.0 * (1.7 * f64::from(i / 4) + 2.3 * f64::from(i % 4) + 0.4).sin()) as f32);
+    let values =
+        (0..28).map(|i| (3.0 * (1.7 * f64::from(i / 4) + 2.3 * f64::from(i % 4) + 0.4).sin()) as f32);
     Tensor::from_vec(values.collect::<Vec<f32>>(), (7, 4), &Device::Cpu).unwrap()
 }
 
@@ -49,7 +50,8 @@ fn groups_of_a_batch_give_the_loss_of_the_whole() {
     };
     let joined = part(0, 3).join(part(3, 4)).unwrap().value().unwrap().to_scalar::<f32>().unwrap();
     assert!((joined - 3.388_630_2).abs() < 1e-5, "{joined}");
-    let two = LossParts::default().join(part(0, 3)).unwrap().and(Tensor::new(1f32, &Device::Cpu).unwrap(), 1.0);
+    let two =
+        LossParts::default().join(part(0, 3)).unwrap().and(Tensor::new(1f32, &Device::Cpu).unwrap(), 1.0);
     assert!(matches!(two.join(part(3, 4)), Err(Error::Input { what: "loss", .. })));
 }
 

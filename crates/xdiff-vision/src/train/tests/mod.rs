@@ -50,6 +50,7 @@ impl Backbone for Tiny {
             classes: CLASSES,
             least_side: 3,
             head: "fc".to_owned(),
+            auxiliary_heads: Vec::new(),
             stem: "stem.1".to_owned(),
         }
     }
@@ -99,7 +100,8 @@ pub(super) fn mixed(batches: usize) -> Feed<'static, Labelled> {
 }
 
 pub(super) fn data() -> FitData<'static, Labelled> {
-    FitData::new(mixed(3)).validated_on(Feed::fixed(vec![vec![group(&[20, 21, 22, 23], 6)], vec![group(&[24], 5)]]))
+    FitData::new(mixed(3))
+        .validated_on(Feed::fixed(vec![vec![group(&[20, 21, 22, 23], 6)], vec![group(&[24], 5)]]))
 }
 
 /// Everything that a resumed training must get right.
