@@ -4,6 +4,8 @@ pub mod classify;
 pub mod conformance;
 pub mod manifest;
 pub mod mri;
+pub mod pictures;
+pub mod segment;
 
 /// Every result is fresh memory. The system's allocator hands large blocks back when they are
 /// freed, and the system clears each of their pages when they return, at more cost than much of the

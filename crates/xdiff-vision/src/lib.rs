@@ -28,7 +28,9 @@ mod squeezenet;
 #[cfg(test)]
 mod testing;
 pub mod train;
+pub mod train;
 mod transform_input;
+mod vgg;
 mod vgg;
 mod weights;
 

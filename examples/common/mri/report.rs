@@ -10,8 +10,8 @@ use xdiff::data::Dataset;
 use xdiff::metrics::{PairMetric, Psnr, Ssim, SsimPreset};
 use xdiff::nn::Rng;
 use xdiff::viz::{
-    Cell, ChartOptions, ColorBar, Colormap, Grid, GridOptions, LineChart, LineSeries, Mask, Plane, Report,
-    Scale, Table, ValueRange, Window, outline, save_png,
+    Cell, ChartOptions, ColorBar, Colormap, Grid, GridOptions, LineChart, LineSeries, Report, Scale, Table,
+    ValueRange, Window, save_png,
 };
 
 use super::model::Model;
@@ -19,6 +19,7 @@ use super::sampling::{Case, Sampled};
 use super::scores::{Masked, Neighbour, contrast, foreground_dice, mean_sd, nearest};
 use super::source::MriData;
 use crate::AnyError;
+use crate::pictures::{grey, outlined, plane};
 
 /// What was measured of one sample.
 #[derive(Clone, Debug, Serialize)]
@@ -123,24 +124,6 @@ pub fn score(sampled: &Sampled, training: &TrainingImages) -> Result<Scores, Any
 
 const OUTLINE: Rgb<u8> = Rgb([255, 170, 0]);
 
-fn plane(values: &[f32], side: usize) -> Result<Plane, AnyError> {
-    Ok(Plane::new(side, side, values.to_vec())?)
-}
-
-fn grey(values: &[f32], side: usize) -> Result<RgbImage, AnyError> {
-    Ok(Colormap::Grey.paint(&plane(values, side)?, ValueRange::new(0.0, 1.0)?)?)
-}
-
-/// The picture with the mask's edge drawn in, enlarged so that the line stays thin.
-fn outlined(values: &[f32], mask: &[u8], side: usize) -> Result<RgbImage, AnyError> {
-    let factor = (256 / side).max(1);
-    let mut picture = xdiff::viz::enlarge(&grey(values, side)?, factor as u32)?;
-    let (wide, n) = (side * factor, side * factor * side * factor);
-    let inside = (0..n).map(|i| mask[i / wide / factor * side + i % wide / factor] != 0).collect();
-    outline(&mut picture, &Mask::new(wide, wide, inside)?, OUTLINE, 2)?;
-    Ok(picture)
-}
-
 /// Mask, real image and sample, one column a case.
 fn samples_grid(sampled: &Sampled, count: usize) -> Result<RgbImage, AnyError> {
     let cases = &sampled.cases[..count.min(sampled.cases.len())];
@@ -162,7 +145,8 @@ fn samples_grid(sampled: &Sampled, count: usize) -> Result<RgbImage, AnyError> {
         grid.push(grey(&case.sample, side)?, "");
     }
     for case in cases {
-        let small = image::imageops::thumbnail(&outlined(&case.sample, &case.mask, side)?, 128, 128);
+        let small =
+            image::imageops::thumbnail(&outlined(&case.sample, &[(&case.mask, OUTLINE)], side)?, 128, 128);
         grid.push(small, "");
     }
     Ok(grid.render()?)

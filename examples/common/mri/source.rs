@@ -43,16 +43,25 @@ impl std::fmt::Debug for MriData {
 /// When the size is below what phantoms can be drawn at.
 pub fn phantoms(patients: usize, size: usize, seed: u64) -> Result<MriData, AnyError> {
     let config = PhantomConfig { kind: PhantomKind::BreastMri, patients, size, seed, ..Default::default() };
+    phantoms_of("breast", config, MaskKind::Breast)
+}
+
+/// Phantoms of any kind with masks of one kind; a fifth of the patients are held out.
+///
+/// # Errors
+/// When the configuration is wrong.
+pub fn phantoms_of(name: &str, config: PhantomConfig, mask: MaskKind) -> Result<MriData, AnyError> {
+    let PhantomConfig { patients, size, seed, .. } = config;
     let all = Arc::new(PhantomDataset::new(config)?);
     let about = format!(
-        "breast phantoms (synthetic), {} slices of {patients} patients, {size}×{size}, seed {seed}, patients kept apart",
+        "{name} phantoms (synthetic), {} slices of {patients} patients, {size}×{size}, seed {seed}, patients kept apart",
         all.len()
     );
     let parts = split(&infos(&all)?, &SplitConfig { train: 0.8, val: 0.0, test: 0.2, seed })?;
     let part = |indices: Vec<usize>| -> Result<Arc<dyn Dataset>, AnyError> {
         Ok(Arc::new(Cached::new(Subset::new(all.clone(), indices)?, CACHE_BYTES)))
     };
-    Ok(MriData { train: part(parts.train)?, held_out: part(parts.test)?, mask: MaskKind::Breast, about })
+    Ok(MriData { train: part(parts.train)?, held_out: part(parts.test)?, mask, about })
 }
 
 const CACHE_BYTES: usize = 2 << 30;

@@ -92,12 +92,7 @@ impl TrainConfig {
 
     /// How the weights are changed.
     pub(super) fn update(&self) -> UpdateConfig {
-        UpdateConfig {
-            adamw: self.adamw,
-            decay: Decay::All,
-            clip_norm: self.clip_norm,
-            ema: self.ema,
-        }
+        UpdateConfig { adamw: self.adamw, decay: Decay::All, clip_norm: self.clip_norm, ema: self.ema }
     }
 
     /// Whether a training under `self` goes on exactly as one under `other` would, as far as that

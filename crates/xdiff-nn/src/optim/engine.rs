@@ -110,11 +110,7 @@ impl<R: Rule> Optimizer<R> {
     ///
     /// # Errors
     /// [`Error::Argument`] when a value of one of the rules is out of range.
-    pub fn with_rules(
-        params: &ParamSet,
-        config: R,
-        rule_of: impl Fn(&str, &Var, R) -> R,
-    ) -> Result<Self> {
+    pub fn with_rules(params: &ParamSet, config: R, rule_of: impl Fn(&str, &Var, R) -> R) -> Result<Self> {
         config.validate()?;
         let slots = params
             .trainable()

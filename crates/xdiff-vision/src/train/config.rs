@@ -182,7 +182,7 @@ impl FitConfig {
             Schedule::Constant => LrSchedule::Constant,
             Schedule::WarmupCosine { warmup } => LrSchedule::WarmupCosine {
                 warmup: (warmup * steps_per_epoch as f64).round() as u64,
-                total: (self.epochs * steps_per_epoch) as u64,
+                total: self.epochs.saturating_mul(steps_per_epoch) as u64,
                 cycles: 0.5,
             },
         };

@@ -284,7 +284,8 @@ impl<O: Objective> Fit<O> {
         let lr = self.config.lr(step, per_epoch);
         let done = self.updater.apply(sum, lr, step)?;
         self.history.losses.push(done.loss as f32);
-        let (total, loss, grad_norm) = (self.config.epochs * per_epoch, done.loss, done.grad_norm);
+        let total = self.config.epochs.saturating_mul(per_epoch);
+        let (loss, grad_norm) = (done.loss, done.grad_norm);
         Ok(StepReport { step: step + 1, total, loss, grad_norm, lr })
     }
 
@@ -446,7 +447,10 @@ impl<O: Objective> Fit<O> {
         let (steps, ended) = (history.losses.len(), history.epochs.len());
         let batches = archive.header.batches;
         let per_epoch = self.steps_per_epoch(batches);
-        if batches == 0 && steps > 0 || steps < ended * per_epoch || steps > (ended + 1) * per_epoch {
+        if batches == 0 && steps > 0
+            || steps < per_epoch.saturating_mul(ended)
+            || steps > per_epoch.saturating_mul(ended + 1)
+        {
             let what = format!("it holds {steps} steps and {ended} epochs of {per_epoch} steps");
             return Err(differs(what));
         }
