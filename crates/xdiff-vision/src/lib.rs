@@ -28,9 +28,7 @@ mod squeezenet;
 #[cfg(test)]
 mod testing;
 pub mod train;
-pub mod train;
 mod transform_input;
-mod vgg;
 mod vgg;
 mod weights;
 
