@@ -104,6 +104,8 @@ pub struct Segmentation<M> {
 }
 
 impl<M: Segmenter> Segmentation<M> {
+    /// A network and the loss by which it learns.
+    ///
     /// # Errors
     /// [`Error::Config`] when the loss does not fit the network.
     pub fn new(network: M, loss: SegmentationLoss) -> Result<Self> {

@@ -19,7 +19,7 @@ fn logits(classes: usize) -> Tensor {
 
 fn labels(classes: usize, ignore: Option<u32>) -> Vec<u32> {
     let label = |i: u32| match ignore {
-        Some(ignored) if i % 4 == 0 => ignored,
+        Some(ignored) if i.is_multiple_of(4) => ignored,
         _ => (i * 5 + i / 7) % classes.max(2) as u32,
     };
     (0..30).map(label).collect()

@@ -148,8 +148,20 @@ impl Block {
 ///
 /// Tap sites: `encoder.0` (finest) to `encoder.N` (coarsest), `decoder.N-1` to `decoder.0`, `head`.
 ///
-/// Beside [`Pass`] nothing differs between training and prediction. Batch norm needs, at the coarsest
-/// level, at least two pixels in a batch to train with.
+/// To train, batch norm needs at least two pixels in a batch at the coarsest level.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::Pass;
+/// use xdiff_vision::segment::{SegUNet, SegUNetConfig, Segmenter};
+///
+/// let config = SegUNetConfig { classes: 3, widths: vec![4, 8, 8], ..Default::default() };
+/// let network = SegUNet::new(config, &Params::fresh(0, &Device::Cpu))?;
+/// let images = Rng::new(1).randn((1, 1, 9, 14), &Device::Cpu)?;
+/// assert_eq!(network.logits(&images, &mut Pass::eval(&mut ()))?.dims(), [1, 3, 9, 14]);
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct SegUNet {
     config: SegUNetConfig,

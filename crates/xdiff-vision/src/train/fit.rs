@@ -188,7 +188,6 @@ impl<O: Objective> Fit<O> {
                 self.save(&mut run)?;
                 return Ok(FitOutcome::Cancelled);
             }
-            self.save(&mut run)?;
         }
         Ok(FitOutcome::Finished)
     }

@@ -10,6 +10,7 @@
 //! use xdiff_nn::layers::Linear;
 //! # use xdiff_core::cancel::CancelToken;
 //! use xdiff_nn::Params;
+//! use xdiff_nn::optim::AdamWConfig;
 //! use xdiff_vision::train::{Classification, CrossEntropy, Feed, Fit, FitConfig, FitData, Labelled, Measure};
 //! # use xdiff_vision::{Backbone, Description, Head, Maps, Pass, Result};
 //! # #[derive(Debug)]
@@ -43,7 +44,8 @@
 //!
 //! let params = Params::fresh(0, &device);
 //! let network = Tiny::new(&params)?;
-//! let config = FitConfig { epochs: 30, monitor: Measure::Accuracy, ..Default::default() };
+//! let adamw = AdamWConfig { lr: 0.05, ..Default::default() };
+//! let config = FitConfig { epochs: 60, adamw, monitor: Measure::Accuracy, ..Default::default() };
 //! let objective = Classification::new(network, CrossEntropy::default())?;
 //! let mut fit = Fit::new(objective, params.finish()?, config, serde_json::json!({}))?;
 //! fit.run(&data, None, &CancelToken::new(), &mut ())?;

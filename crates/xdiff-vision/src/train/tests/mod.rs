@@ -76,7 +76,7 @@ pub(super) fn picture(index: usize, side: usize) -> (Vec<f32>, u32) {
     let label = (index % CLASSES) as u32;
     let pixel = |y: usize, x: usize| match label {
         0 => y > 1 && y + 2 < side && x > 1 && x + 2 < side,
-        1 => y % 2 == 0,
+        1 => y.is_multiple_of(2),
         _ => false,
     };
     let at = |i: usize| f32::from(u8::from(pixel(i / side, i % side)));
