@@ -82,7 +82,7 @@ pub fn bootstrap_mean(values: &[f64], design: &Design, config: &BootstrapConfig)
 }
 
 /// The interval of a statistic of two sets of samples that are drawn apart, such as a distance
-/// between real and generated images.
+/// between real and generated images. Its `n` counts both sets.
 ///
 /// # Errors
 /// Those of [`bootstrap`].
