@@ -100,8 +100,8 @@ pub fn bootstrap_two_samples(
 /// recall.
 ///
 /// Drawing with replacement repeats vectors, which a distance between distributions takes for less
-/// variety: its replicates lie above the value (by about as much as the bias of the distance itself),
-/// so the interval shows the spread, and can lie beside the value. Name n with it.
+/// variety, and the kernel distance for likeness within a set: the replicates tend to lie above the
+/// value. The interval shows the spread, and can lie beside the value.
 ///
 /// # Errors
 /// Those of [`bootstrap`].
