@@ -24,6 +24,9 @@ pub trait PairMetric {
     fn name(&self) -> String;
 }
 
+/// Finds the first pixel of a plane that a metric is not defined for.
+type FirstBad = dyn Fn(&[f64]) -> Option<usize> + Send + Sync;
+
 /// Two batches of images of one shape, read plane by plane.
 pub(crate) struct Pair {
     metric: &'static str,
@@ -33,8 +36,8 @@ pub(crate) struct Pair {
     channels: usize,
     height: usize,
     width: usize,
-    /// Finds the first pixel that the metric is not defined for, and says what to do about it.
-    first_bad: Box<dyn Fn(&[f64]) -> Option<usize> + Send + Sync>,
+    first_bad: Box<FirstBad>,
+    /// What to do about such a pixel.
     hint: &'static str,
 }
 

@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn rates_agree_with_scikit_learn() {
         // scikit-learn 1.9.1: balanced_accuracy_score, matthews_corrcoef, cohen_kappa_score.
-        let table: [(usize, &[usize], &[usize], [f64; 3]); 4] = [
+        type Row = (usize, &'static [usize], &'static [usize], [f64; 3]);
+        let table: [Row; 4] = [
             (2, &[1, 1, 1, 1, 0, 0, 0, 0, 0], &[1, 1, 1, 0, 0, 0, 0, 0, 1], [0.775, 0.55, 0.55]),
             (
                 3,

@@ -8,7 +8,9 @@ use xdiff_core::Metric;
 use super::calibration::width_bin;
 use super::probability::{squared_error, surprise};
 use super::report::first_highest;
-use super::{Average, BrierScale, CalibrationConfig, CalibrationTarget, ConfusionMatrix, Predictions};
+use super::{
+    Average, BrierScale, CalibrationConfig, CalibrationTarget, ClassCounts, ConfusionMatrix, Predictions,
+};
 use crate::interval::intervals;
 use crate::{BootstrapConfig, Error, Interval, IntervalMethod, Result};
 
@@ -218,7 +220,9 @@ impl<'a> Scorer<'a> {
             weighted_mean(&self.squared, counts),
             self.calibration_error(counts),
         ];
-        let of_classes: Vec<[f64; 6]> = self.rankings.iter().map(|r| of_class(&matrix, r, counts)).collect();
+        let rates = matrix.class_counts();
+        let of_class = |(class, places): &(usize, Vec<Place>)| of_class(rates[*class], places, counts);
+        let of_classes: Vec<[f64; 6]> = self.rankings.iter().map(of_class).collect();
         if self.predictions.classes() > 2 {
             let mean =
                 |rate: usize| crate::pair::mean(&of_classes.iter().map(|c| c[rate]).collect::<Vec<_>>());
@@ -261,8 +265,7 @@ fn ranking(predictions: &Predictions, class: usize) -> Vec<Place> {
 }
 
 /// Precision, sensitivity, specificity, F1, ROC AUC and average precision of a class.
-fn of_class(matrix: &ConfusionMatrix, (class, places): &(usize, Vec<Place>), counts: &[u32]) -> [f64; 6] {
-    let rates = matrix.class_counts()[*class];
+fn of_class(rates: ClassCounts, places: &[Place], counts: &[u32]) -> [f64; 6] {
     let positives = rates.support() as f64;
     let negatives = (rates.true_negative + rates.false_positive) as f64;
     let where_any = |n: f64, value: f64| if n > 0.0 { value } else { f64::NAN };

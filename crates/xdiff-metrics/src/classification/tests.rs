@@ -103,7 +103,7 @@ fn bins_hold_every_sample_once_and_edges_belong_below() {
             assert!(found.expected <= found.root_mean_square && found.root_mean_square <= found.maximum);
         }
     }
-    // 0.7·10 is 7 in f64 but 0.7 is below 7/10 in none; 0.3 is the edge 3/10 itself.
+    // 0.3 and 0.7 are the edges 3/10 and 7/10 themselves, whatever 0.3·10 is rounded to.
     for (confidence, bin) in
         [(0.0, 0), (0.1, 0), (0.3, 2), (0.30000000000000004, 3), (0.7, 6), (1.0, 9), (1.00001, 9)]
     {

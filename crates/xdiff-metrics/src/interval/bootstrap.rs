@@ -82,7 +82,7 @@ pub fn bootstrap_mean(values: &[f64], design: &Design, config: &BootstrapConfig)
 }
 
 /// The interval of a statistic of two sets of samples that are drawn apart, such as a distance
-/// between real and generated images.
+/// between real and generated images. Its `n` counts both sets.
 ///
 /// # Errors
 /// Those of [`bootstrap`].
@@ -100,8 +100,8 @@ pub fn bootstrap_two_samples(
 /// recall.
 ///
 /// Drawing with replacement repeats vectors, which a distance between distributions takes for less
-/// variety: its replicates lie above the value (by about as much as the bias of the distance itself),
-/// so the interval shows the spread, and can lie beside the value. Name n with it.
+/// variety, and the kernel distance for likeness within a set: the replicates tend to lie above the
+/// value. The interval shows the spread, and can lie beside the value.
 ///
 /// # Errors
 /// Those of [`bootstrap`].
