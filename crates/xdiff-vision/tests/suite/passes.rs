@@ -97,7 +97,8 @@ fn gradients_agree_with_differences_along_their_direction() {
         let grads = backward(&loss(), &set).unwrap();
         // Each weight by itself: along its gradient g the slope is |g|.
         let mut checked = 0;
-        for (weight, var) in set.trainable() {
+        let every = set.trainable().count().div_ceil(12);
+        for (weight, var) in set.trainable().step_by(every) {
             let g = grads.get(weight).unwrap();
             let norm =
                 f64::from(g.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap());
@@ -106,7 +107,8 @@ fn gradients_agree_with_differences_along_their_direction() {
             if norm * size < 1e-2 {
                 continue;
             }
-            let step = 2e-3 * size.max(1e-2);
+            // Short, because ReLUs flip on the way.
+            let step = 5e-4 * size;
             let before = var.as_tensor().copy().unwrap();
             let at = |sign: f64| {
                 let moved = (&before + (g * (sign * step / norm)).unwrap()).unwrap();
