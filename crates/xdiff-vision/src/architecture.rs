@@ -8,7 +8,7 @@ use xdiff_nn::Params;
 
 use crate::{
     AlexNetConfig, Backbone, BackboneConfig, DenseNetConfig, Error, GoogLeNetConfig, InceptionConfig,
-    MobileNetV2Config, ResNetConfig, Result, SqueezeNetConfig, SqueezeNetVersion, VggConfig,
+    MobileNetV2Config, ResNetConfig, Result, SmallCnnConfig, SqueezeNetConfig, SqueezeNetVersion, VggConfig,
 };
 
 /// A network by torchvision's name.
@@ -68,11 +68,13 @@ pub enum Architecture {
     InceptionV3,
     /// The Inception v3 of the Fréchet Inception distance.
     FidInception,
+    /// A small residual network for small images; torchvision has none like it.
+    SmallCnn,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ResNet18,
         Self::ResNet34,
         Self::ResNet50,
@@ -88,6 +90,7 @@ impl Architecture {
         Self::GoogLeNet,
         Self::InceptionV3,
         Self::FidInception,
+        Self::SmallCnn,
     ];
 
     /// torchvision's name.
@@ -108,10 +111,11 @@ impl Architecture {
             Self::GoogLeNet => "googlenet",
             Self::InceptionV3 => "inception_v3",
             Self::FidInception => "fid_inception",
+            Self::SmallCnn => "small_cnn",
         }
     }
 
-    /// The configuration of torchvision's network for images of that many channels and that many
+    /// The configuration of the network for images of that many channels and that many
     /// classes.
     pub fn config(self, in_channels: usize, classes: usize) -> Box<dyn BackboneConfig> {
         let squeezenet = |version| SqueezeNetConfig::new(version, in_channels, classes);
@@ -133,6 +137,7 @@ impl Architecture {
             Self::FidInception => {
                 Box::new(InceptionConfig { in_channels, num_classes: classes, ..InceptionConfig::fid() })
             }
+            Self::SmallCnn => Box::new(SmallCnnConfig::new(in_channels, classes)),
         }
     }
 

@@ -217,22 +217,19 @@ impl ResNet {
             let of = |block| {
                 let (inputs, stride, dilation) =
                     if block == 0 { (inputs, stride, before) } else { (outputs, 1, dilation) };
-                let convs = match config.block {
-                    ResNetBlock::Basic => vec![
-                        Conv2dConfig::new(inputs, width, 3).stride(stride).padding(1),
-                        Conv2dConfig::new(width, outputs, 3).padding(1),
-                    ],
+                match config.block {
+                    ResNetBlock::Basic => BlockPlan::basic(inputs, outputs, stride, last_norm),
                     ResNetBlock::Bottleneck => {
                         let inner = config.inner_width(width);
                         let middle = Conv2dConfig::new(inner, inner, 3).stride(stride).dilation(dilation);
-                        vec![
+                        let convs = vec![
                             Conv2dConfig::new(inputs, inner, 1),
                             middle.padding(dilation).groups(config.groups),
                             Conv2dConfig::new(inner, outputs, 1),
-                        ]
+                        ];
+                        BlockPlan { convs, shortcut: (inputs, outputs, stride), last_norm }
                     }
-                };
-                BlockPlan { convs, shortcut: (inputs, outputs, stride), last_norm }
+                }
             };
             stages.push(Stage::new((0..blocks).map(of), &params.at(format!("layer{}", i + 1)))?);
             inputs = outputs;
@@ -243,7 +240,7 @@ impl ResNet {
             relu: params.full("relu"),
             maxpool: params.full("maxpool"),
             stages,
-            head: PooledHead::new(inputs, config.num_classes, params)?,
+            head: PooledHead::new((inputs, config.num_classes), 0.0, params)?,
         })
     }
 }
@@ -283,11 +280,22 @@ pub(crate) fn norm(channels: usize, weight: Init, params: &Params) -> Result<Nor
 /// What a residual block is to be.
 pub(crate) struct BlockPlan {
     /// The convolutions, each with a norm behind it.
-    pub(crate) convs: Vec<Conv2dConfig>,
+    convs: Vec<Conv2dConfig>,
     /// Input and output channels and stride of the way past them.
-    pub(crate) shortcut: (usize, usize, usize),
+    shortcut: (usize, usize, usize),
     /// How the weight of the last norm begins.
-    pub(crate) last_norm: Init,
+    last_norm: Init,
+}
+
+impl BlockPlan {
+    /// Two 3×3 convolutions, the first with the stride.
+    pub(crate) fn basic(inputs: usize, outputs: usize, stride: usize, last_norm: Init) -> Self {
+        let convs = vec![
+            Conv2dConfig::new(inputs, outputs, 3).stride(stride).padding(1),
+            Conv2dConfig::new(outputs, outputs, 3).padding(1),
+        ];
+        Self { convs, shortcut: (inputs, outputs, stride), last_norm }
+    }
 }
 
 /// Convolutions and a way past them: ReLU of their sum.
@@ -378,26 +386,30 @@ impl Stage {
     }
 }
 
-/// The mean over each map, and a linear layer.
+/// The mean over each map, dropout, and a linear layer.
 #[derive(Debug)]
-struct PooledHead {
+pub(crate) struct PooledHead {
     avgpool: String,
+    dropout: (String, f64),
     site: String,
     fc: Linear,
 }
 
 impl PooledHead {
-    fn new(inputs: usize, classes: usize, params: &Params) -> Result<Self> {
+    pub(crate) fn new((inputs, classes): (usize, usize), dropout: f64, params: &Params) -> Result<Self> {
         let scope = params.at("fc");
         Ok(Self {
             avgpool: params.full("avgpool"),
+            dropout: (params.full("dropout"), dropout),
             site: scope.path().to_owned(),
             fc: Linear::new(inputs, classes, true, &scope)?,
         })
     }
 
-    fn forward(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
+    pub(crate) fn forward(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
         let features = pass.visit(&self.avgpool, adaptive_avg_pool2d(maps, (1, 1))?)?.flatten_from(1)?;
+        let (dropout, p) = &self.dropout;
+        let features = pass.dropout(dropout, features, *p)?;
         let logits = pass.visit(&self.site, self.fc.forward(&features)?)?;
         Ok(Head { logits, features })
     }

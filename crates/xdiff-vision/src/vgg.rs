@@ -196,3 +196,30 @@ impl Backbone for Vgg {
         self.head.forward(maps, pass)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A whole network is too large to be drawn in a test.
+    #[test]
+    fn layers_are_drawn_as_torchvision_draws_them() {
+        let conv = Conv2dConfig::new(64, 128, 3).padding(1);
+        for (init_weights, of_conv, of_linear) in [
+            (
+                true,
+                (Init::Normal((2.0 / (128.0 * 9.0f64)).sqrt()), Init::ZEROS),
+                (Init::Normal(0.01), Init::ZEROS),
+            ),
+            (
+                false,
+                (Init::Uniform(1.0 / 24.0), Init::Uniform(1.0 / 24.0)),
+                (Init::Uniform(0.1), Init::Uniform(0.1)),
+            ),
+        ] {
+            let config = VggConfig { init_weights, ..VggConfig::default() };
+            assert!(matches!(config.conv(conv), Plan::Conv(c, inits) if c == conv && inits == of_conv));
+            assert!(matches!(config.linear(100, 7), Plan::Linear((100, 7), inits) if inits == of_linear));
+        }
+    }
+}

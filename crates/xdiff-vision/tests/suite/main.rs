@@ -1,0 +1,5 @@
+//! The networks and their weights, through the public interface.
+
+mod passes;
+mod torchvision;
+mod weights;
