@@ -21,7 +21,8 @@ pub struct GoogLeNetConfig {
     pub in_channels: usize,
     /// How many classes the heads tell apart.
     pub num_classes: usize,
-    /// Whether there are two auxiliary heads, which run in training only.
+    /// Whether there are two auxiliary heads, which run in training only. torchvision's files hold
+    /// them: without them, drop `aux1.` and `aux2.` with a [`KeyMap`](xdiff_nn::weights::KeyMap).
     pub aux_logits: bool,
     /// Whether images come normalised by ImageNet's means and deviations and are mapped to −1..1 first.
     /// torchvision's weights want that.

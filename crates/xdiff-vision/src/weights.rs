@@ -165,7 +165,8 @@ impl Pretrained {
     }
 }
 
-fn sha256(path: &Path) -> Result<String> {
+/// The SHA-256 of a file in hexadecimal digits.
+pub(crate) fn sha256(path: &Path) -> Result<String> {
     let mut file = fs::File::open(path).map_err(|e| xdiff_nn::Error::io(path, e))?;
     let mut hash = Sha256::new();
     std::io::copy(&mut file, &mut hash).map_err(|e| xdiff_nn::Error::io(path, e))?;

@@ -3,16 +3,15 @@
 mod input;
 
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use sha2::{Digest, Sha256};
 use xdiff_core::FeatureExtractor;
 use xdiff_nn::weights::read;
 use xdiff_nn::{Params, Tap};
 
-use crate::{Backbone, Error, InceptionConfig, InceptionV3, Pass, Result};
+use crate::weights::sha256;
+use crate::{Backbone, InceptionConfig, InceptionV3, Pass, Result};
 
 pub use input::{FidInput, FidLevels, FidResize};
 
@@ -144,15 +143,6 @@ impl FeatureExtractor for FidInception {
     }
 }
 
-/// The sha256 of a file in hexadecimal digits.
-fn sha256(path: &Path) -> Result<String> {
-    let mut hasher = Sha256::new();
-    File::open(path)
-        .and_then(|mut file| std::io::copy(&mut file, &mut hasher))
-        .map_err(|e| Error::Nn(xdiff_nn::Error::io(path, e)))?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use xdiff_core::PixelRange;
@@ -160,6 +150,7 @@ mod tests {
     use xdiff_nn::weights::write_safetensors;
 
     use super::*;
+    use crate::Error;
 
     const INPUT: FidInput =
         FidInput { range: PixelRange::Unit, resize: FidResize::Torchmetrics, levels: FidLevels::AsGiven };

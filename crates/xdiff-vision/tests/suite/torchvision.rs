@@ -27,10 +27,11 @@ fn hash(mut lines: Vec<String>) -> (usize, u64) {
 }
 
 /// torchvision 0.29: how many numbers its parameters have; how many entries its state dict has, and
-/// the FNV-1a hash of their names and shapes (`fc.bias [1000]`), in order; the same of its modules.
+/// the FNV-1a hash of their names and shapes (`fc.bias [1000]`), in order; the same of its modules
+/// (but for auxiliary heads, which a prediction does not run).
 type Facts = (usize, (usize, u64), (usize, u64));
 
-const FACTS: [(Architecture, Facts); 11] = [
+const FACTS: [(Architecture, Facts); 15] = [
     (Architecture::ResNet18, (11_689_512, (102, 9038129524502886344), (67, 10424890194469763831))),
     (Architecture::ResNet34, (21_797_672, (182, 11776496979710780674), (115, 4594713422986616681))),
     (Architecture::ResNet50, (25_557_032, (267, 10220422928823979499), (150, 4238481509881002828))),
@@ -42,6 +43,10 @@ const FACTS: [(Architecture, Facts); 11] = [
     (Architecture::SqueezeNet1_0, (1_248_424, (52, 13047568330880837853), (67, 2276751820161124159))),
     (Architecture::SqueezeNet1_1, (1_235_496, (52, 6877731577334604364), (67, 10688094161388519461))),
     (Architecture::DenseNet121, (7_978_856, (606, 17133463791861994969), (432, 18184087674034904876))),
+    (Architecture::MobileNetV2, (3_504_872, (262, 2237755770184293785), (212, 9123854969334271584))),
+    (Architecture::GoogLeNet, (13_004_888, (305, 4452139474990587273), (223, 16029836862722363170))),
+    (Architecture::InceptionV3, (27_161_264, (484, 3024019890026086904), (298, 3697795020915705271))),
+    (Architecture::FidInception, (23_834_568, (472, 3261572147456253199), (298, 3697795020915705271))),
 ];
 
 #[test]
