@@ -50,8 +50,11 @@ impl Classifier for Network {
 
 impl FeatureExtractor for Network {
     fn features(&self, images: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        check_images(&self.backbone.describe(), images)?;
-        Ok(self.backbone.maps(images, &mut Pass::eval(tap))?.maps)
+        match self.backbone.maps(images, &mut Pass::eval(tap)) {
+            Ok(output) => Ok(output.maps),
+            // Only now, since a tap may end the run before the layer that an image is too small for.
+            Err(e) => check_images(&self.backbone.describe(), images).and(Err(e)),
+        }
     }
 
     fn identity(&self) -> String {
