@@ -61,3 +61,38 @@ impl FeatureExtractor for Network {
         format!("{} ({})", self.backbone.describe().name, self.weights)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use xdiff_nn::Params;
+
+    use super::*;
+    use crate::Architecture;
+
+    #[test]
+    fn a_tap_may_end_the_run_before_a_layer_that_an_image_is_too_small_for() {
+        /// Ends the run with the output of the second convolution.
+        #[derive(Default)]
+        struct First(Option<Tensor>);
+        impl Tap for First {
+            fn wants(&self, site: &str) -> bool {
+                site == "features.3"
+            }
+            fn activation(&mut self, _: &str, x: Tensor) -> xdiff_nn::Result<Tensor> {
+                self.0 = Some(x);
+                Err(xdiff_nn::Error::argument("tap", "seen enough"))
+            }
+        }
+        let params = Params::fresh(0, &Device::Cpu);
+        let backbone = Architecture::SqueezeNet1_1.build(3, 2, &params).unwrap();
+        let network = Network::from_box(backbone, "random, seed 0");
+        let least = network.backbone().describe().least_side;
+        let images = |side| Tensor::zeros((1, 3, side, side), DType::F32, &Device::Cpu).unwrap();
+        let mut tap = First::default();
+        assert!(network.features(&images(least - 2), &mut tap).is_err() && tap.0.is_some());
+        assert!(network.features(&images(least), &mut ()).is_ok());
+        let e = network.features(&images(least - 1), &mut ()).unwrap_err().to_string();
+        assert!(e.contains(&format!("sides of {least} or more")), "{e}");
+    }
+}
