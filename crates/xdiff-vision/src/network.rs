@@ -50,11 +50,49 @@ impl Classifier for Network {
 
 impl FeatureExtractor for Network {
     fn features(&self, images: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
-        check_images(&self.backbone.describe(), images)?;
-        Ok(self.backbone.maps(images, &mut Pass::eval(tap))?.maps)
+        match self.backbone.maps(images, &mut Pass::eval(tap)) {
+            Ok(output) => Ok(output.maps),
+            // Only now, since a tap may end the run before the layer that an image is too small for.
+            Err(e) => check_images(&self.backbone.describe(), images).and(Err(e)),
+        }
     }
 
     fn identity(&self) -> String {
         format!("{} ({})", self.backbone.describe().name, self.weights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use xdiff_nn::Params;
+
+    use super::*;
+    use crate::Architecture;
+
+    #[test]
+    fn a_tap_may_end_the_run_before_a_layer_that_an_image_is_too_small_for() {
+        /// Ends the run with the output of the second convolution.
+        #[derive(Default)]
+        struct First(Option<Tensor>);
+        impl Tap for First {
+            fn wants(&self, site: &str) -> bool {
+                site == "features.3"
+            }
+            fn activation(&mut self, _: &str, x: Tensor) -> xdiff_nn::Result<Tensor> {
+                self.0 = Some(x);
+                Err(xdiff_nn::Error::argument("tap", "seen enough"))
+            }
+        }
+        let params = Params::fresh(0, &Device::Cpu);
+        let backbone = Architecture::SqueezeNet1_1.build(3, 2, &params).unwrap();
+        let network = Network::from_box(backbone, "random, seed 0");
+        let least = network.backbone().describe().least_side;
+        let images = |side| Tensor::zeros((1, 3, side, side), DType::F32, &Device::Cpu).unwrap();
+        let mut tap = First::default();
+        assert!(network.features(&images(least - 2), &mut tap).is_err() && tap.0.is_some());
+        assert!(network.features(&images(least), &mut ()).is_ok());
+        let e = network.features(&images(least - 1), &mut ()).unwrap_err().to_string();
+        assert!(e.contains(&format!("sides of {least} or more")), "{e}");
     }
 }

@@ -94,6 +94,14 @@ impl Case {
         self.get(key)?.ok_or_else(|| format!("config lacks `{key}`").into())
     }
 
+    /// The weight of that name that the case holds.
+    ///
+    /// # Errors
+    /// When the case lacks it.
+    pub fn weight(&self, name: &str) -> Result<&Tensor, AnyError> {
+        self.tensors.get(&format!("w.{name}")).ok_or_else(|| format!("the case lacks w.{name}").into())
+    }
+
     /// Where a model takes its weights from: the synthetic rule or the case's own tensors.
     pub fn params(&self) -> Params {
         if self.synthetic {

@@ -2,10 +2,13 @@
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
+use xdiff::core::PixelRange;
 use xdiff::metrics::{
-    Average, AverageSurfaceDistance, Dice, Empty, Features, Hausdorff, MsSsim, PairMetric, Psnr, Ssim,
-    SsimPreset, SurfacePreset, classification_report, frechet_distance, kernel_distance,
+    Average, AverageSurfaceDistance, Dice, Empty, Features, Hausdorff, Lpips, LpipsHeads, LpipsNet, MsSsim,
+    PairMetric, Psnr, Ssim, SsimPreset, SurfacePreset, classification_report, frechet_distance,
+    kernel_distance,
 };
+use xdiff::vision::{Architecture, Network};
 
 use super::{Case, Outputs};
 use crate::AnyError;
@@ -42,6 +45,22 @@ pub(super) fn ssim(case: &Case) -> Result<Outputs, AnyError> {
 
 pub(super) fn ms_ssim(case: &Case) -> Result<Outputs, AnyError> {
     pairs(case, &MsSsim::new(case.need("data_range")?)?)
+}
+
+pub(super) fn lpips(case: &Case) -> Result<Outputs, AnyError> {
+    let net: LpipsNet = case.need("net")?;
+    let params = case.params().freeze(|_| true);
+    let architecture: Architecture = net.architecture().parse()?;
+    let backbone = architecture.build(3, 1000, &params)?;
+    let heads = (0..net.sites().len()).map(|i| Ok(case.weight(&format!("head.{i}"))?.clone()));
+    let heads = LpipsHeads::new(net, heads.collect::<Result<_, AnyError>>()?)?;
+    let lpips = Lpips::new(Network::from_box(backbone, "synthetic"), heads, PixelRange::Signed);
+    let values = lpips.values(case.input("a")?, case.input("b")?)?;
+    // A case may keep the (B, 1, 1, 1) of the authors' package.
+    let shape = case.expected().next().map(|(_, want)| want.shape().clone());
+    let values = Tensor::new(values, &Device::Cpu)?;
+    let shape = shape.filter(|s| s.elem_count() == values.elem_count());
+    Ok(vec![("value".to_owned(), shape.map_or(Ok(values.clone()), |s| values.reshape(s))?)])
 }
 
 #[derive(Clone, Copy, Deserialize)]

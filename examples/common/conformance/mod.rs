@@ -29,6 +29,7 @@ const OPS: &[(&str, Op)] = &[
     ("metric.dice", metrics::dice),
     ("metric.frechet", metrics::frechet),
     ("metric.kid", metrics::kid),
+    ("metric.lpips", metrics::lpips),
     ("metric.ms_ssim", metrics::ms_ssim),
     ("metric.psnr", metrics::psnr),
     ("metric.ssim", metrics::ssim),

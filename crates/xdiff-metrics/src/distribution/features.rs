@@ -93,12 +93,12 @@ impl Features {
 }
 
 /// Whether an extractor's identity says that it is the Inception network with the weights for which
-/// FID and KID were defined (`pt_inception-2015-12-05`, sha256 6726825d…): it begins with
-/// `fid_inception (` and names that hash.
+/// FID and KID were defined (`pt_inception-2015-12-05`), as a file with that hash alone can make it:
+/// it begins with `fid_inception (published weights, sha256 6726825d`.
 ///
 /// Only scores over its features are called FID and KID.
 pub fn is_fid_network(identity: &str) -> bool {
-    identity.starts_with("fid_inception (") && identity.contains("6726825d")
+    identity.starts_with("fid_inception (published weights, sha256 6726825d")
 }
 
 /// Fails unless vectors of `features` can join others of that extractor and length.

@@ -54,18 +54,41 @@ const PAIRS: usize = 8;
 /// (B, 1 or 3, H, W) twice → B; both sides at least [`LpipsNet::min_side`], and as much as the
 /// extractor asks for.
 ///
-/// ```no_run
-/// use candle_core::{Device, Tensor};
+/// ```
+/// use candle_core::{DType, Device, Tensor};
 /// use xdiff_core::{FeatureExtractor, PixelRange};
 /// use xdiff_metrics::{Lpips, LpipsHeads, LpipsNet, PairMetric};
-///
-/// # fn example(alexnet: impl FeatureExtractor + Send + Sync + 'static) -> xdiff_metrics::Result<()> {
-/// let heads = LpipsHeads::load(LpipsNet::Alex, "lpips/weights/v0.1/alex.pth")?;
-/// let lpips = Lpips::new(alexnet, heads, PixelRange::Unit);
-/// let a = Tensor::zeros((2, 1, 64, 64), candle_core::DType::F32, &Device::Cpu)?;
-/// println!("{}: {:?}", lpips.name(), lpips.values(&a, &(&a + 0.5)?)?);
-/// # Ok(())
+/// # use xdiff_nn::{Rng, Tap, layers::conv2d, tap::visit};
+/// # struct AlexNet;
+/// # impl FeatureExtractor for AlexNet {
+/// #     fn features(&self, images: &Tensor, tap: &mut dyn Tap) -> xdiff_core::Result<Tensor> {
+/// #         let mut x = images.clone();
+/// #         for (site, channels) in LpipsNet::Alex.sites() {
+/// #             let weight = Rng::new(1).randn((*channels, x.dim(1)?, 1, 1), x.device())?;
+/// #             x = visit(tap, site, conv2d(&x, &weight, None, &Default::default())?)?;
+/// #         }
+/// #         Ok(x)
+/// #     }
+/// #     fn identity(&self) -> String {
+/// #         "alexnet (random, seed 1)".into()
+/// #     }
 /// # }
+/// # fn heads() -> xdiff_metrics::Result<LpipsHeads> {
+/// #     let ones = |c| Tensor::ones((1, c, 1, 1), DType::F32, &Device::Cpu);
+/// #     let weights = LpipsNet::Alex.sites().iter().map(|(_, c)| Ok(ones(*c)?));
+/// #     LpipsHeads::new(LpipsNet::Alex, weights.collect::<xdiff_metrics::Result<_>>()?)
+/// # }
+///
+/// // The heads of `LpipsHeads::load(LpipsNet::Alex, "alex.pth")?`, a network of xdiff-vision.
+/// let lpips = Lpips::new(AlexNet, heads()?, PixelRange::Unit);
+/// let a = Tensor::full(0.25f32, (2, 1, 32, 32), &Device::Cpu)?;
+/// let b = (&a * 2.0)?;
+/// assert_eq!(lpips.values(&a, &a)?, [0.0, 0.0]);
+/// assert!(lpips.values(&a, &b)?[0] > 0.0);
+/// assert_eq!(lpips.name(), "LPIPS-form distance (alex, other heads; alexnet (random, seed 1))");
+/// let bytes = (&a * 255.0)?;
+/// assert!(lpips.values(&a, &bytes).unwrap_err().to_string().contains("divide by 255"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Lpips {
@@ -153,16 +176,6 @@ impl Lpips {
         sum.ok_or_else(no_stage)
     }
 
-    /// Whether network and heads are those whose number is called LPIPS.
-    fn is_reference(&self) -> bool {
-        let identity = self.extractor.identity();
-        let weights = identity
-            .strip_prefix(self.net().architecture())
-            .and_then(|rest| rest.strip_prefix(" ("))
-            .is_some_and(|weights| weights.starts_with("ImageNet"));
-        weights && self.heads.are_published()
-    }
-
     /// Σ_c w_lc·(â − b̂)² of each module, (B, 1, h, w).
     fn stage_maps(&self, a: &Tensor, b: &Tensor) -> Result<Vec<Tensor>> {
         let batch = a.dim(0)?;
@@ -242,12 +255,12 @@ impl PairMetric for Lpips {
         Ok(values)
     }
 
-    /// `LPIPS v0.1 (alex; alexnet (ImageNet…))` when the extractor says that it is the network of
-    /// that name with ImageNet weights (its identity begins with `alexnet (ImageNet`) and the heads
-    /// are the published ones; `LPIPS-form distance (…)` otherwise.
+    /// `LPIPS v0.1 (alex; …)` when the extractor says that it is the network with torchvision's
+    /// ImageNet weights ([`LpipsNet::is_imagenet`]) and the heads are the published ones
+    /// ([`LpipsHeads::are_published`]); `LPIPS-form distance (…)` otherwise.
     fn name(&self) -> String {
         let (net, identity) = (self.net(), self.extractor.identity());
-        if self.is_reference() {
+        if net.is_imagenet(&identity) && self.heads.are_published() {
             format!("LPIPS v0.1 ({net}; {identity})")
         } else {
             let heads = if self.heads.are_published() { "published" } else { "other" };

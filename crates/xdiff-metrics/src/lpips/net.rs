@@ -76,6 +76,23 @@ impl LpipsNet {
         }
     }
 
+    /// Whether an extractor's identity says that it is this network as torchvision trained it on
+    /// ImageNet: `alexnet (sha256 7be5be79…)` after torchvision's file, or `alexnet (ImageNet…)` after
+    /// the word of whoever named the weights. A first convolution that was changed to other channels
+    /// is another network.
+    pub fn is_imagenet(self, identity: &str) -> bool {
+        let hash = match self {
+            Self::Alex => "sha256 7be5be79",
+            Self::Vgg => "sha256 397923af",
+            Self::Squeeze => "sha256 b8a52dc0",
+        };
+        identity
+            .strip_prefix(self.architecture())
+            .and_then(|rest| rest.strip_prefix(" ("))
+            .is_some_and(|weights| weights.starts_with("ImageNet") || weights.starts_with(hash))
+            && !identity.contains(" channels by the ")
+    }
+
     /// The sum of each published head's weights, by which the heads are recognised.
     pub(super) fn published_sums(self) -> &'static [f64] {
         match self {

@@ -187,6 +187,12 @@ fn only_the_reference_is_called_lpips() {
     };
     let table = [
         ("alexnet (ImageNet, sha256 12ab)", "LPIPS v0.1 (alex; alexnet (ImageNet, sha256 12ab))"),
+        ("alexnet (sha256 7be5be79)", "LPIPS v0.1 (alex; alexnet (sha256 7be5be79))"),
+        (
+            "alexnet (sha256 7be5be79, 3 to 1 channels by the mean)",
+            "LPIPS-form distance (alex, published heads; alexnet (sha256 7be5be79, 3 to 1 channels by the \
+             mean))",
+        ),
         ("alexnet (random, seed 0)", "LPIPS-form distance (alex, published heads; alexnet (random, seed 0))"),
         ("vgg16 (ImageNet)", "LPIPS-form distance (alex, published heads; vgg16 (ImageNet))"),
     ];

@@ -101,8 +101,8 @@ fn a_score_names_its_extractor_and_its_size() {
         (frechet.name(), kernel_distance(&of(1), &of(2), None).unwrap().name())
     };
     let table = [
-        ("fid_inception (pt_inception-2015-12-05, sha256 6726825d; pytorch_fid)", ("FID", "KID")),
-        ("fid_inception (random, seed 0)", ("Fréchet distance", "Cubic kernel distance")),
+        ("fid_inception (published weights, sha256 6726825d; resize pytorch_fid)", ("FID", "KID")),
+        ("fid_inception (random weights, seed 0)", ("Fréchet distance", "Cubic kernel distance")),
         ("resnet18 (sha256 6726825d)", ("Fréchet distance", "Cubic kernel distance")),
     ];
     for (extractor, want) in table {
