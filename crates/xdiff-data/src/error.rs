@@ -151,6 +151,15 @@ pub enum Error {
         /// The panic's message.
         message: String,
     },
+    /// A DICOM file or series cannot be used.
+    #[cfg(feature = "dicom")]
+    #[error("{}: {fault}", path.display())]
+    Dicom {
+        /// The file, or the folder of a series.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: crate::dicom::DicomFault,
+    },
     /// The tensor engine refused an operation.
     #[error("tensor engine: {0}")]
     Candle(#[from] candle_core::Error),

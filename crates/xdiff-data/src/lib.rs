@@ -27,6 +27,8 @@
 
 pub mod augment;
 pub mod dataset;
+#[cfg(feature = "dicom")]
+pub mod dicom;
 pub mod error;
 pub mod folder;
 pub mod image;
