@@ -75,6 +75,26 @@ pub enum Error {
         /// The mask's width.
         mask_width: usize,
     },
+    /// A file is sound, but holds a kind of data that is not read.
+    #[error("{}: {what} is not supported; {hint}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Two volumes that should lie on one grid do not.
+    #[error("{first} and {second} do not lie on one grid: {reason}; bring one to the other's grid first")]
+    Grids {
+        /// The one volume.
+        first: String,
+        /// The other.
+        second: String,
+        /// What differs.
+        reason: String,
+    },
     /// A row or the header of a manifest is wrong.
     #[error("{}, line {line}: {reason}; {hint}", path.display())]
     Manifest {
@@ -177,6 +197,11 @@ impl Error {
     /// An [`Error::Malformed`] for a path.
     pub fn malformed(path: impl Into<PathBuf>, reason: impl Into<String>, hint: &'static str) -> Self {
         Error::Malformed { path: path.into(), reason: reason.into(), hint }
+    }
+
+    /// An [`Error::Unsupported`] for a path.
+    pub fn unsupported(path: impl Into<PathBuf>, what: impl Into<String>, hint: &'static str) -> Self {
+        Error::Unsupported { path: path.into(), what: what.into(), hint }
     }
 
     /// An [`Error::Layout`] for a folder.

@@ -39,6 +39,7 @@ pub mod mask;
 pub mod phantom;
 pub mod split;
 pub mod transform;
+pub mod volume;
 pub mod window;
 
 pub use augment::{Augment, Augmented, Border};
@@ -51,4 +52,5 @@ pub use manifest::{Column, ManifestConfig, PairKind, read_manifest};
 pub use mask::{Mask, MaskKind, MaskRule};
 pub use split::{Fold, Part, Split, SplitConfig, k_fold, split};
 pub use transform::{Filter, Fit, Frame, Geometry};
+pub use volume::{Affine, Axis, Direction, Grid, LabelVolume, Orientation, Volume};
 pub use window::{Span, Window, Windowed};

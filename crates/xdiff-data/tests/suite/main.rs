@@ -8,3 +8,4 @@ mod loader;
 mod phantoms;
 mod shared;
 mod splits;
+mod volumes;
