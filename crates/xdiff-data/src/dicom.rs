@@ -1,6 +1,6 @@
 //! DICOM files: images, series, and segmentation objects that become masks.
 //!
-//! [`Dicom`] is one file. [`read_series`] sorts the slices of a folder in space. [`Segmentation`] unpacks
+//! [`Dicom`] is one file. [`find_series`] sorts the slices of a folder in space. [`Segmentation`] unpacks
 //! the masks of a segmentation object and joins them with the slices they were drawn on.
 //! [`Image::read`](crate::Image::read) reads DICOM files too, by their content, and gives modality values
 //! (Hounsfield units of CT); so they can stand in any listing, and a
@@ -29,8 +29,11 @@ mod file;
 mod frames;
 mod jpeg_ls;
 mod layout;
+mod listing;
 mod meta;
 mod rle;
+mod segmentation;
+mod series;
 mod structure;
 mod syntax;
 mod transform;
@@ -38,8 +41,11 @@ mod transform;
 pub use fault::DicomFault;
 pub use file::Dicom;
 pub use layout::{Photometric, PixelLayout};
+pub use listing::{files, listing};
 pub use meta::{Laterality, Meta, PatientId, Plane};
+pub use segmentation::{Segment, SegmentFrame, Segmentation};
+pub use series::{FoundSeries, Series, SeriesOptions, Slice, SortBy, Spacing, find_series, series_of};
 pub use syntax::TransferSyntax;
 pub use transform::{ModalityTransform, PixelValues, Table, Voi, WindowFunction};
 
-pub(crate) use structure::has_mark;
+pub(crate) use file::read_image;

@@ -154,6 +154,9 @@ impl Image {
     /// A wholly opaque alpha channel is dropped, since it says nothing; any other is refused. Orientation
     /// tags are not followed: rows and columns are those of the file.
     ///
+    /// With the feature `dicom` it reads DICOM files of one frame too. Their numbers are modality values,
+    /// which are Hounsfield units in CT; `dicom::Dicom` gives the stored ones.
+    ///
     /// # Errors
     /// When the file is missing, empty, truncated, not an image, of a kind not listed above, larger
     /// than `limits` (found from the header, before decoding), or holds NaN.
@@ -309,7 +312,20 @@ pub(crate) fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| Error::io(path, e))
 }
 
+#[cfg(feature = "dicom")]
+fn decode_dicom(path: &Path, bytes: Vec<u8>, limits: &Limits) -> Result<Image> {
+    crate::dicom::read_image(path, bytes, limits)
+}
+
+#[cfg(not(feature = "dicom"))]
+fn decode_dicom(path: &Path, _: Vec<u8>, _: &Limits) -> Result<Image> {
+    Err(Error::malformed(path, "it is a DICOM file", "build `xdiff-data` with the feature `dicom`"))
+}
+
 fn decode(path: &Path, bytes: Vec<u8>, limits: &Limits) -> Result<Image> {
+    if bytes.get(128..132) == Some(b"DICM") {
+        return decode_dicom(path, bytes, limits);
+    }
     let format = image::guess_format(&bytes)
         .map_err(|_| Error::malformed(path, "not an image", "give a PNG, JPEG, TIFF or BMP file"))?;
     if format == ImageFormat::Jpeg && !jpeg_is_complete(&bytes) {

@@ -67,7 +67,7 @@ impl Volume {
                 format!("{} values for {frames} frames of {:?} voxels", voxels.len(), grid.dims()),
             ));
         }
-        let origin = Origin { path: None, depth: Depth::F32, channels: 1, windowed: None };
+        let origin = Origin { path: None, depth: Depth::F32, channels: 1, inverted: false, windowed: None };
         Ok(Self { grid, frames, voxels, frame_seconds: None, origin })
     }
 

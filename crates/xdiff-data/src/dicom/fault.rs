@@ -117,8 +117,16 @@ pub enum DicomFault {
         /// The slice before the widest gap.
         after: String,
     },
+    /// The slices of a series do not lie on a line.
+    #[error("{file} lies {off:.4} mm off the line through the first and last slice; read the slices one by one, or allow it with `Spacing::Any`")]
+    Bent {
+        /// The slice.
+        file: String,
+        /// How far it is off, in millimetres.
+        off: f64,
+    },
     /// Slices of one series that do not belong in one volume.
-    #[error("{file} has {what} {found}, but the series began with {expected}; read the two kinds apart")]
+    #[error("{file} has {what} {found}, but the series began with {expected}; such slices make no common volume")]
     Mixed {
         /// The first slice that differs.
         file: String,

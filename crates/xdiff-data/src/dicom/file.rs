@@ -122,6 +122,11 @@ impl Dicom {
         self.layout.as_ref().map_err(|f| self.fault(f.clone()))
     }
 
+    /// Whether there are pixel data at all. Reports, plans and folders of a disc have none.
+    pub fn has_pixels(&self) -> bool {
+        self.pixels != Pixels::None
+    }
+
     /// How many frames there are.
     ///
     /// # Errors
@@ -363,6 +368,15 @@ impl Dicom {
                 Err(self.fault(DicomFault::malformed("the pixel data are no integers")))
             }
         }
+    }
+}
+
+/// The only frame of a file as modality values: what [`Image::read`] gives.
+pub(crate) fn read_image(path: &Path, bytes: Vec<u8>, limits: &Limits) -> Result<Image> {
+    let file = Dicom::from_bytes(path, bytes, limits)?;
+    match file.frames()? {
+        1 => file.image(0, PixelValues::Modality),
+        frames => Err(file.fault(DicomFault::ManyFrames { frames })),
     }
 }
 

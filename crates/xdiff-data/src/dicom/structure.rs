@@ -86,7 +86,7 @@ pub(super) fn preface(bytes: &[u8]) -> Outcome<Preface> {
 }
 
 /// Whether a file says that it is DICOM.
-pub(crate) fn has_mark(bytes: &[u8]) -> bool {
+pub(super) fn has_mark(bytes: &[u8]) -> bool {
     bytes.get(128..132) == Some(b"DICM")
 }
 

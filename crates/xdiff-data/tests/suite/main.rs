@@ -2,6 +2,10 @@
 
 mod common;
 mod configs;
+#[cfg(feature = "dicom")]
+mod dicom_files;
+#[cfg(feature = "dicom")]
+mod dicom_reference;
 mod files;
 mod images;
 mod loader;
