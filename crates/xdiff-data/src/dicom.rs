@@ -49,3 +49,4 @@ pub use syntax::TransferSyntax;
 pub use transform::{ModalityTransform, PixelValues, Table, Voi, WindowFunction};
 
 pub(crate) use file::read_image;
+pub(crate) use segmentation::drawn_mask;

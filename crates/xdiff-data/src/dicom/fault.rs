@@ -85,6 +85,14 @@ pub enum DicomFault {
         /// How many.
         frames: usize,
     },
+    /// A segmentation object has no segment of a name.
+    #[error("no segment is labelled `{kind}` (in small letters); there are {known}")]
+    NoSegment {
+        /// The kind of mask that was asked for.
+        kind: String,
+        /// The labels there are.
+        known: String,
+    },
     /// Slices of a series have no place in space.
     #[error("{count} of {total} slices have no {what}; order them with `SortBy::InstanceNumber` if their geometry is not needed")]
     NoGeometry {

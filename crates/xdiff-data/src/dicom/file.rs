@@ -127,6 +127,11 @@ impl Dicom {
         self.pixels != Pixels::None
     }
 
+    /// Whether it is a segmentation object, to be read with [`Segmentation`](super::Segmentation).
+    pub fn is_segmentation(&self) -> bool {
+        self.meta.sop_class.as_deref() == Some("1.2.840.10008.5.1.4.1.1.66.4")
+    }
+
     /// How many frames there are.
     ///
     /// # Errors

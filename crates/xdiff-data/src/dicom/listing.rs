@@ -13,9 +13,6 @@ use crate::image::Limits;
 use crate::listing::{Entry, Listing};
 use crate::{Error, Result};
 
-/// The SOP class of segmentation objects.
-const SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.4";
-
 /// The DICOM files below a folder, told by their content whatever their names, sorted. Links are
 /// followed; hidden files are not seen.
 ///
@@ -34,7 +31,7 @@ pub fn files(root: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn is_dicom(path: &Path) -> Result<bool> {
+pub(super) fn is_dicom(path: &Path) -> Result<bool> {
     let mut head = Vec::new();
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     file.take(132).read_to_end(&mut head).map_err(|e| Error::io(path, e))?;
@@ -52,7 +49,7 @@ pub fn listing(root: impl AsRef<Path>, limits: &Limits) -> Result<Listing> {
     let (mut entries, mut skipped) = (Vec::new(), Vec::new());
     for path in files(root)? {
         let file = Dicom::read(&path, limits)?;
-        if !file.has_pixels() || file.meta().sop_class.as_deref() == Some(SEGMENTATION) {
+        if !file.has_pixels() || file.is_segmentation() {
             skipped.push(path);
             continue;
         }

@@ -6,8 +6,9 @@ use std::path::Path;
 use super::access::{Attribute, attribute};
 use super::fault::{DicomFault, Outcome};
 use super::file::Dicom;
+use super::listing::is_dicom;
 use super::meta::{self, Group, Plane};
-use crate::image::Limits;
+use crate::image::{Image, Limits};
 use crate::mask::{Mask, MaskKind};
 use crate::{Error, Result};
 
@@ -139,19 +140,10 @@ impl Segmentation {
         let plane = image.plane(0).ok();
         let mut found: Vec<(&Segment, Mask)> = Vec::new();
         for segment in &self.segments {
-            let mut joined: Option<Mask> = None;
             let own = self.frames.iter().enumerate().filter(|(_, f)| f.segment == segment.number);
-            for (index, _) in own.filter(|(_, f)| self.belongs(f, image, plane.as_ref())) {
-                let mask = self.mask(index)?;
-                joined = Some(match joined {
-                    None => mask,
-                    Some(other) => {
-                        let labels = mask.data().iter().zip(other.data()).map(|(a, b)| a | b).collect();
-                        Mask::new(mask.height(), mask.width(), labels)?
-                    }
-                });
-            }
-            if let Some(mask) = joined {
+            let here = own.filter(|(_, f)| self.belongs(f, image, plane.as_ref()));
+            let masks = here.map(|(index, _)| self.mask(index)).collect::<Result<Vec<_>>>()?;
+            if let Some(mask) = union(masks)? {
                 found.push((segment, mask));
             }
         }
@@ -182,6 +174,43 @@ impl Segmentation {
             }
             _ => false,
         }
+    }
+}
+
+/// What any of some masks of one size covers.
+fn union(masks: Vec<Mask>) -> Result<Option<Mask>> {
+    let mut masks = masks.into_iter();
+    let Some(first) = masks.next() else { return Ok(None) };
+    let (height, width) = (first.height(), first.width());
+    let mut labels = first.data().to_vec();
+    for mask in masks {
+        labels.iter_mut().zip(mask.data()).for_each(|(l, m)| *l |= m);
+    }
+    Mask::new(height, width, labels).map(Some)
+}
+
+/// The mask of a kind on an image that was read from a DICOM file; `None` when `path` is no segmentation
+/// object. A segment without a frame on the image gives an empty mask.
+pub(crate) fn drawn_mask(kind: &MaskKind, path: &Path, image: &Image, limits: &Limits) -> Result<Option<Mask>> {
+    if !is_dicom(path)? {
+        return Ok(None);
+    }
+    let file = Dicom::read(path, limits)?;
+    if !file.is_segmentation() {
+        return Ok(None);
+    }
+    let drawn = Segmentation::new(file)?;
+    if !drawn.segments.iter().any(|s| s.kind() == *kind) {
+        let known = drawn.segments.iter().map(|s| s.label.as_str()).collect::<Vec<_>>().join(", ");
+        let fault = DicomFault::NoSegment { kind: kind.to_string(), known };
+        return Err(Error::Dicom { path: path.to_path_buf(), fault });
+    }
+    let source = image.origin.path.clone().unwrap_or_default();
+    let masks = drawn.masks_of(&Dicom::read(&source, limits)?)?;
+    let of_kind = masks.into_iter().filter(|(s, _)| s.kind() == *kind).map(|(_, m)| m).collect();
+    match union(of_kind)? {
+        Some(mask) => Ok(Some(mask)),
+        None => Mask::empty(image.height(), image.width()).map(Some),
     }
 }
 

@@ -5,6 +5,7 @@ use xdiff_data::Limits;
 use xdiff_data::dicom::{Dicom, PixelValues};
 
 use crate::common::shared_data;
+use crate::dicom_files::read_all;
 
 const TABLE: &str = include_str!("../reference/dicom.tsv");
 
@@ -96,4 +97,48 @@ fn every_file_is_read_as_pydicom_reads_it_or_refused_by_name() {
         failed.extend(outcome.err().map(|e| format!("{}: {e}", row.file)));
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn cuts_of_every_encoding_are_errors() {
+    let Some(root) = shared_data() else { return };
+    let files = [
+        "JLSL_16_15_1_1F", "JPEG2000", "JPGExtended", "MR_small", "MR_small_RLE", "MR_small_bigendian",
+        "MR_small_implicit", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "SC_rgb_jpeg_dcmtk",
+        "SC_rgb_rle", "image_dfl", "liver",
+    ];
+    let mut failed = Vec::new();
+    for name in files {
+        let bytes = std::fs::read(root.join(format!("dicom/{name}.dcm"))).unwrap();
+        // Elements may follow the pixels; cuts inside those do no harm.
+        let whole = (0..bytes.len()).rev().find(|n| read_all(&bytes[..*n]).is_err()).unwrap_or(0);
+        let cuts = (0..whole).step_by(whole / 150 + 1);
+        failed.extend(cuts.filter(|n| read_all(&bytes[..*n]).is_ok()).map(|n| format!("{name} cut at {n}")));
+        assert!(whole > bytes.len() / 2 || name == "JPGExtended", "{name}: {whole} of {}", bytes.len());
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn bent_bytes_of_every_encoding_do_not_panic() {
+    let Some(root) = shared_data() else { return };
+    let rounds = std::env::var("XDIFF_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
+    let mut state = 1u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut outcomes = [0usize; 2];
+    for name in ["JLSL_16_15_1_1F", "MR_small_RLE", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "SC_rgb_jpeg_dcmtk", "SC_rgb_rle", "JPEG2000"] {
+        let bytes = std::fs::read(root.join(format!("dicom/{name}.dcm"))).unwrap();
+        for _ in 0..rounds {
+            let mut bent = bytes.clone();
+            for _ in 0..1 + next(4) {
+                let at = 132 + next(bent.len() - 132);
+                bent[at] = next(256) as u8;
+            }
+            outcomes[usize::from(read_all(&bent).is_ok())] += 1;
+        }
+    }
+    assert_eq!(outcomes.iter().sum::<usize>(), 7 * rounds, "{outcomes:?}");
 }

@@ -6,6 +6,8 @@ mod configs;
 mod dicom_files;
 #[cfg(feature = "dicom")]
 mod dicom_reference;
+#[cfg(feature = "dicom")]
+mod dicom_series;
 mod files;
 mod images;
 mod loader;
