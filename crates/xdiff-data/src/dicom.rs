@@ -8,8 +8,8 @@
 //! other files. [`listing`] lists the files of a folder with their patients as groups.
 //!
 //! # What is read
-//! Implicit and explicit little endian, explicit big endian, deflated, RLE, JPEG (8 bits, and lossless up
-//! to 16), JPEG-LS, JPEG 2000; grey (MONOCHROME1 and 2), RGB, YBR_FULL, YBR_FULL_422, palettes; samples of
+//! Implicit and explicit little endian, explicit big endian, deflated, RLE, JPEG (8 bits, grey of
+//! 12 bits, and lossless up to 16), JPEG-LS, JPEG 2000; grey (MONOCHROME1 and 2), RGB, YBR_FULL, YBR_FULL_422, palettes; samples of
 //! 1, 8 and 16 bits, signed or not, and 32-bit floats; files of many frames. Anything else is refused by
 //! name.
 //!
@@ -27,6 +27,7 @@ mod colour;
 mod fault;
 mod file;
 mod frames;
+mod jpeg_12;
 mod jpeg_ls;
 mod layout;
 mod listing;

@@ -3,6 +3,7 @@
 
 use jpeg_decoder::{CodingProcess, ColorTransform, Decoder, PixelFormat};
 
+use super::jpeg_12;
 use super::jpeg_ls;
 use super::layout::{Photometric, PixelLayout};
 use super::rle;
@@ -34,7 +35,11 @@ impl From<String> for Failure {
 }
 
 /// Decodes one frame.
-pub(super) fn decode(syntax: &TransferSyntax, frame: &[u8], layout: &PixelLayout) -> Result<Decoded, Failure> {
+pub(super) fn decode(
+    syntax: &TransferSyntax,
+    frame: &[u8],
+    layout: &PixelLayout,
+) -> Result<Decoded, Failure> {
     if layout.bits_allocated == 1 {
         return Err(Failure::Refused("compresses samples of one bit"));
     }
@@ -98,14 +103,23 @@ fn jpeg(frame: &[u8], layout: &PixelLayout) -> Result<Decoded, Failure> {
     let header = header.ok_or_else(|| "no JPEG frame header".to_string())?;
     fits(layout, header.rows, header.columns, header.components)?;
     let lossless = header.marker == 0xC3;
-    if !lossless && header.precision == 12 {
-        return Err(Failure::Refused("with samples of 12 bits is not decoded"));
-    }
     if u16::from(header.precision) > layout.bits_allocated {
-        return Err(format!("samples of {} bits where {} are allocated", header.precision, layout.bits_allocated).into());
+        return Err(format!(
+            "samples of {} bits where {} are allocated",
+            header.precision, layout.bits_allocated
+        )
+        .into());
     }
     if !jpeg_is_complete(frame) {
         return Err("the JPEG data stop before their end".to_string().into());
+    }
+    if !lossless && header.precision == 12 {
+        if header.marker != 0xC1 || header.components != 1 {
+            return Err(Failure::Refused(
+                "with samples of 12 bits is decoded only where it is grey and sequential",
+            ));
+        }
+        return Ok(Decoded::Values(jpeg_12::decode(frame, layout.rows, layout.columns)?));
     }
     let mut decoder = Decoder::new(frame);
     decoder.set_max_decoding_buffer_size(layout.pixels() * layout.samples * 2);
@@ -150,10 +164,13 @@ fn jpeg_2000(frame: &[u8], layout: &PixelLayout) -> Result<Decoded, Failure> {
         let b = stream.get(at..at + 4)?;
         Some(u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize)
     };
-    let size = |from: usize| Some((word(from + 4)?.checked_sub(word(from + 12)?)?, word(from)?.checked_sub(word(from + 8)?)?));
+    let size = |from: usize| {
+        Some((word(from + 4)?.checked_sub(word(from + 12)?)?, word(from)?.checked_sub(word(from + 8)?)?))
+    };
     let cut = || "the JPEG 2000 header is cut off".to_string();
     let (rows, columns) = size(8).ok_or_else(cut)?;
-    let components = stream.get(40..42).map(|b| usize::from(u16::from_be_bytes([b[0], b[1]]))).ok_or_else(cut)?;
+    let components =
+        stream.get(40..42).map(|b| usize::from(u16::from_be_bytes([b[0], b[1]]))).ok_or_else(cut)?;
     fits(layout, rows, columns, components)?;
     for c in 0..components {
         let part = stream.get(42 + 3 * c..45 + 3 * c).ok_or_else(cut)?;

@@ -45,11 +45,17 @@ impl Palette {
                 attribute!("RedPaletteColorLookupTableData", RED_PALETTE_COLOR_LOOKUP_TABLE_DATA),
             )?,
             table(
-                attribute!("GreenPaletteColorLookupTableDescriptor", GREEN_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR),
+                attribute!(
+                    "GreenPaletteColorLookupTableDescriptor",
+                    GREEN_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR
+                ),
                 attribute!("GreenPaletteColorLookupTableData", GREEN_PALETTE_COLOR_LOOKUP_TABLE_DATA),
             )?,
             table(
-                attribute!("BluePaletteColorLookupTableDescriptor", BLUE_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR),
+                attribute!(
+                    "BluePaletteColorLookupTableDescriptor",
+                    BLUE_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR
+                ),
                 attribute!("BluePaletteColorLookupTableData", BLUE_PALETTE_COLOR_LOOKUP_TABLE_DATA),
             )?,
         ]))
@@ -57,7 +63,8 @@ impl Palette {
 
     /// The colours of indices, plane by plane.
     pub(super) fn planes(&self, indices: &[i32]) -> Vec<i32> {
-        let plane = |t: &Table| indices.iter().map(|i| i32::from(t.look_up(f64::from(*i)))).collect::<Vec<_>>();
+        let plane =
+            |t: &Table| indices.iter().map(|i| i32::from(t.look_up(f64::from(*i)))).collect::<Vec<_>>();
         self.0.iter().flat_map(plane).collect()
     }
 

@@ -6,13 +6,17 @@
 #[non_exhaustive]
 pub enum DicomFault {
     /// The file has no `DICM` mark, or what follows it is not DICOM.
-    #[error("not a readable DICOM file: {reason}; give a file with a preamble and meta group, or repair it with `dcmconv +F`")]
+    #[error(
+        "not a readable DICOM file: {reason}; give a file with a preamble and meta group, or repair it with `dcmconv +F`"
+    )]
     Malformed {
         /// What was found.
         reason: String,
     },
     /// The file ends before its data do.
-    #[error("{what} needs {needed} bytes, but {found} are there; the file was cut off: copy or download it again")]
+    #[error(
+        "{what} needs {needed} bytes, but {found} are there; the file was cut off: copy or download it again"
+    )]
     Truncated {
         /// The element or part.
         what: String,
@@ -64,7 +68,9 @@ pub enum DicomFault {
         hint: &'static str,
     },
     /// A compressed frame cannot be decoded, or is another image than the header says.
-    #[error("frame {frame}: {reason}; the file is damaged: copy it again or convert it with `gdcmconv --raw`")]
+    #[error(
+        "frame {frame}: {reason}; the file is damaged: copy it again or convert it with `gdcmconv --raw`"
+    )]
     Codec {
         /// The frame, counted from 0.
         frame: usize,
@@ -80,7 +86,9 @@ pub enum DicomFault {
         frames: usize,
     },
     /// A single image was asked for, but the file holds several.
-    #[error("the file holds {frames} frames; read it with `dicom::Dicom::read` and take `image(frame, …)`, or as a series")]
+    #[error(
+        "the file holds {frames} frames; read it with `dicom::Dicom::read` and take `image(frame, …)`, or as a series"
+    )]
     ManyFrames {
         /// How many.
         frames: usize,
@@ -94,7 +102,9 @@ pub enum DicomFault {
         known: String,
     },
     /// Slices of a series have no place in space.
-    #[error("{count} of {total} slices have no {what}; order them with `SortBy::InstanceNumber` if their geometry is not needed")]
+    #[error(
+        "{count} of {total} slices have no {what}; order them with `SortBy::InstanceNumber` if their geometry is not needed"
+    )]
     NoGeometry {
         /// How many lack it.
         count: usize,
@@ -104,7 +114,9 @@ pub enum DicomFault {
         what: &'static str,
     },
     /// Two slices lie in the same place.
-    #[error("{first} and {second} lie at the same place, {at:.4} mm along the normal; remove one, or split the series by time or echo")]
+    #[error(
+        "{first} and {second} lie at the same place, {at:.4} mm along the normal; remove one, or split the series by time or echo"
+    )]
     SamePlace {
         /// One slice.
         first: String,
@@ -114,7 +126,9 @@ pub enum DicomFault {
         at: f64,
     },
     /// The slices of a series are not evenly spaced on a line.
-    #[error("slices are {least:.4} to {greatest:.4} mm apart (median {median:.4}), the widest gap after {after}; a slice may be missing: add it, or allow it with `Spacing::Any`")]
+    #[error(
+        "slices are {least:.4} to {greatest:.4} mm apart (median {median:.4}), the widest gap after {after}; a slice may be missing: add it, or allow it with `Spacing::Any`"
+    )]
     Uneven {
         /// The least distance, in millimetres.
         least: f64,
@@ -126,7 +140,9 @@ pub enum DicomFault {
         after: String,
     },
     /// The slices of a series do not lie on a line.
-    #[error("{file} lies {off:.4} mm off the line through the first and last slice; read the slices one by one, or allow it with `Spacing::Any`")]
+    #[error(
+        "{file} lies {off:.4} mm off the line through the first and last slice; read the slices one by one, or allow it with `Spacing::Any`"
+    )]
     Bent {
         /// The slice.
         file: String,
@@ -134,7 +150,9 @@ pub enum DicomFault {
         off: f64,
     },
     /// Slices of one series that do not belong in one volume.
-    #[error("{file} has {what} {found}, but the series began with {expected}; such slices make no common volume")]
+    #[error(
+        "{file} has {what} {found}, but the series began with {expected}; such slices make no common volume"
+    )]
     Mixed {
         /// The first slice that differs.
         file: String,

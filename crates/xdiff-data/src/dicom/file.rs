@@ -337,7 +337,8 @@ impl Dicom {
                 match decoded {
                     Decoded::Raw(raw) => {
                         let reason = format!("{} bytes are too few", raw.len());
-                        let planar = self.meta.syntax == TransferSyntax::EncapsulatedUncompressed && layout.planar;
+                        let planar =
+                            self.meta.syntax == TransferSyntax::EncapsulatedUncompressed && layout.planar;
                         let values = whole(&raw, layout, planar, false);
                         let values = values.ok_or_else(|| self.fault(DicomFault::Codec { frame, reason }))?;
                         Ok((values, false))
@@ -361,7 +362,8 @@ impl Dicom {
                     // Bytes in words: each pair is turned.
                     from -= from % 2;
                     let end = (frame * bytes + bytes).next_multiple_of(2).min(data.len());
-                    swapped = data[from..end].chunks(2).flat_map(|w| w.iter().rev().copied()).collect::<Vec<u8>>();
+                    swapped =
+                        data[from..end].chunks(2).flat_map(|w| w.iter().rev().copied()).collect::<Vec<u8>>();
                     (all, from) = (&swapped, frame * bytes - from);
                 }
                 let frame_bytes = all.get(from..from + bytes);
@@ -391,14 +393,20 @@ fn whole(raw: &[u8], layout: &PixelLayout, planar: bool, big: bool) -> Option<Ve
     let values: Vec<i32> = if layout.bits_allocated == 8 {
         raw.get(..n)?.iter().map(|b| layout.value(u16::from(*b))).collect()
     } else {
-        let word = |b: &[u8]| if big { u16::from_be_bytes([b[0], b[1]]) } else { u16::from_le_bytes([b[0], b[1]]) };
+        let word =
+            |b: &[u8]| if big { u16::from_be_bytes([b[0], b[1]]) } else { u16::from_le_bytes([b[0], b[1]]) };
         raw.get(..2 * n)?.chunks_exact(2).map(|b| layout.value(word(b))).collect()
     };
     if !planar || layout.photometric == Photometric::YbrFull422 {
         return Some(values);
     }
     let pixels = layout.pixels();
-    Some((0..pixels).flat_map(|i| (0..layout.samples).map(move |c| c * pixels + i)).map(|i| values[i]).collect())
+    Some(
+        (0..pixels)
+            .flat_map(|i| (0..layout.samples).map(move |c| c * pixels + i))
+            .map(|i| values[i])
+            .collect(),
+    )
 }
 
 /// Inflates a data set, up to the limit on files.

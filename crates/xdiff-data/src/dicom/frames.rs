@@ -76,7 +76,12 @@ pub(super) fn encapsulated(
 
 /// The first fragment of each frame by the basic offset table, whose offsets count from the first
 /// fragment's item.
-fn from_table(data: &[u8], table: &Range<usize>, fragments: &[Range<usize>], frames: usize) -> Option<Vec<usize>> {
+fn from_table(
+    data: &[u8],
+    table: &Range<usize>,
+    fragments: &[Range<usize>],
+    frames: usize,
+) -> Option<Vec<usize>> {
     let offsets: Vec<usize> = data[table.clone()]
         .chunks_exact(4)
         .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize)
@@ -113,7 +118,9 @@ mod tests {
 
     #[test]
     fn fragments_are_joined_by_table_or_mark() {
-        for (marks, table, fine) in [(false, 0..8, true), (true, 0..0, true), (false, 0..0, false), (true, 0..4, true)] {
+        for (marks, table, fine) in
+            [(false, 0..8, true), (true, 0..0, true), (false, 0..0, false), (true, 0..4, true)]
+        {
             let (data, fragments) = fixture(marks);
             let first = encapsulated(&data, &table, &fragments, 0, 2);
             assert_eq!(first.is_ok(), fine, "{marks} {table:?}");

@@ -87,7 +87,8 @@ impl PixelLayout {
         match (allocated, float) {
             (1 | 8 | 16, false) | (32, true) => {}
             (32 | 64, false) => {
-                return Err(ALLOCATED.value(allocated, "integers of more than 16 bits are not exact as f32 and not read"));
+                return Err(ALLOCATED
+                    .value(allocated, "integers of more than 16 bits are not exact as f32 and not read"));
             }
             _ => return Err(ALLOCATED.value(allocated, "1, 8 or 16 is expected")),
         }
@@ -204,7 +205,8 @@ impl PixelLayout {
 }
 
 fn photometric(object: &InMemDicomObject, samples: u32) -> Outcome<Photometric> {
-    let name = PHOTOMETRIC.text(object).ok_or(PHOTOMETRIC.missing("the meaning of the samples is unknown"))?;
+    let name =
+        PHOTOMETRIC.text(object).ok_or(PHOTOMETRIC.missing("the meaning of the samples is unknown"))?;
     let (photometric, expected) = match name.as_str() {
         "MONOCHROME1" => (Photometric::Monochrome1, 1),
         "MONOCHROME2" => (Photometric::Monochrome2, 1),

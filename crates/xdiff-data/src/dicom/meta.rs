@@ -160,7 +160,8 @@ const ORIENTATION: Attribute = attribute!("ImageOrientationPatient", IMAGE_ORIEN
 const SPACING: Attribute = attribute!("PixelSpacing", PIXEL_SPACING);
 const THICKNESS: Attribute = attribute!("SliceThickness", SLICE_THICKNESS);
 const SHARED: Attribute = attribute!("SharedFunctionalGroupsSequence", SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
-const PER_FRAME: Attribute = attribute!("PerFrameFunctionalGroupsSequence", PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+const PER_FRAME: Attribute =
+    attribute!("PerFrameFunctionalGroupsSequence", PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
 
 /// A kind of functional group (PS3.3, section C.7.6.16).
 #[derive(Clone, Copy)]
@@ -180,7 +181,9 @@ impl Group {
             Self::Position => attribute!("PlanePositionSequence", PLANE_POSITION_SEQUENCE),
             Self::Orientation => attribute!("PlaneOrientationSequence", PLANE_ORIENTATION_SEQUENCE),
             Self::Measures => attribute!("PixelMeasuresSequence", PIXEL_MEASURES_SEQUENCE),
-            Self::Values => attribute!("PixelValueTransformationSequence", PIXEL_VALUE_TRANSFORMATION_SEQUENCE),
+            Self::Values => {
+                attribute!("PixelValueTransformationSequence", PIXEL_VALUE_TRANSFORMATION_SEQUENCE)
+            }
             Self::Voi => attribute!("FrameVOILUTSequence", FRAME_VOILUT_SEQUENCE),
             Self::Segment => attribute!("SegmentIdentificationSequence", SEGMENT_IDENTIFICATION_SEQUENCE),
             Self::Derivation => attribute!("DerivationImageSequence", DERIVATION_IMAGE_SEQUENCE),
@@ -239,7 +242,8 @@ mod tests {
 
     #[test]
     fn ages_are_years() {
-        let cases = [("060Y", Some(60.0)), ("012M", Some(1.0)), ("000D", Some(0.0)), ("Y", None), ("é", None)];
+        let cases =
+            [("060Y", Some(60.0)), ("012M", Some(1.0)), ("000D", Some(0.0)), ("Y", None), ("é", None)];
         for (age, want) in cases {
             assert_eq!(years(age), want, "{age}");
         }

@@ -18,7 +18,8 @@ const NUMBER: Attribute = attribute!("SegmentNumber", SEGMENT_NUMBER);
 const LABEL: Attribute = attribute!("SegmentLabel", SEGMENT_LABEL);
 const CATEGORY: Attribute =
     attribute!("SegmentedPropertyCategoryCodeSequence", SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE);
-const PROPERTY: Attribute = attribute!("SegmentedPropertyTypeCodeSequence", SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE);
+const PROPERTY: Attribute =
+    attribute!("SegmentedPropertyTypeCodeSequence", SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE);
 const MEANING: Attribute = attribute!("CodeMeaning", CODE_MEANING);
 const REFERENCED: Attribute = attribute!("ReferencedSegmentNumber", REFERENCED_SEGMENT_NUMBER);
 const SOURCES: Attribute = attribute!("SourceImageSequence", SOURCE_IMAGE_SEQUENCE);
@@ -148,7 +149,9 @@ impl Segmentation {
             }
         }
         let layout = image.layout()?;
-        if let Some((_, mask)) = found.iter().find(|(_, m)| (m.height(), m.width()) != (layout.rows, layout.columns)) {
+        if let Some((_, mask)) =
+            found.iter().find(|(_, m)| (m.height(), m.width()) != (layout.rows, layout.columns))
+        {
             return Err(Error::MaskSize {
                 image: image.path().display().to_string(),
                 height: layout.rows,
@@ -191,7 +194,12 @@ fn union(masks: Vec<Mask>) -> Result<Option<Mask>> {
 
 /// The mask of a kind on an image that was read from a DICOM file; `None` when `path` is no segmentation
 /// object. A segment without a frame on the image gives an empty mask.
-pub(crate) fn drawn_mask(kind: &MaskKind, path: &Path, image: &Image, limits: &Limits) -> Result<Option<Mask>> {
+pub(crate) fn drawn_mask(
+    kind: &MaskKind,
+    path: &Path,
+    image: &Image,
+    limits: &Limits,
+) -> Result<Option<Mask>> {
     if !is_dicom(path)? {
         return Ok(None);
     }
@@ -240,10 +248,12 @@ fn describe(file: &Dicom, frames: usize) -> Outcome<(Vec<Segment>, Vec<SegmentFr
         return Err(SEGMENTS.missing("its frames mean nothing"));
     }
     let frame = |index| -> Outcome<SegmentFrame> {
-        let named = meta::group(object, index, Group::Segment).map(|g| REFERENCED.count(g)).transpose()?.flatten();
+        let named =
+            meta::group(object, index, Group::Segment).map(|g| REFERENCED.count(g)).transpose()?.flatten();
         let named = named.ok_or(REFERENCED.missing("a frame does not say which segment it is of"))?;
         let known = segments.iter().find(|s| u32::from(s.number) == named);
-        let known = known.ok_or_else(|| REFERENCED.value(named, "a number in the SegmentSequence is expected"))?;
+        let known =
+            known.ok_or_else(|| REFERENCED.value(named, "a number in the SegmentSequence is expected"))?;
         let derived = meta::group(object, index, Group::Derivation);
         let sources = derived.map(|d| SOURCES.items(d)).unwrap_or(&[]);
         Ok(SegmentFrame {

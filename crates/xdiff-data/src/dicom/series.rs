@@ -205,7 +205,9 @@ impl FoundSeries {
         };
         match step(&self.slices, &planes, tolerance) {
             Ok(step) => Ok((step, warnings)),
-            Err(fault @ (DicomFault::Uneven { .. } | DicomFault::Bent { .. })) if options.spacing == Spacing::Any => {
+            Err(fault @ (DicomFault::Uneven { .. } | DicomFault::Bent { .. }))
+                if options.spacing == Spacing::Any =>
+            {
                 warnings.push(fault);
                 Ok((mean_step(&planes), warnings))
             }
@@ -226,14 +228,20 @@ impl FoundSeries {
         };
         for slice in &self.slices {
             if slice.size != first.size {
-                return differ(slice, "rows, columns and channels", format!("{:?}", slice.size), format!("{:?}", first.size));
+                return differ(
+                    slice,
+                    "rows, columns and channels",
+                    format!("{:?}", slice.size),
+                    format!("{:?}", first.size),
+                );
             }
             if slice.photometric != first.photometric {
                 let [found, expected] = [slice, first].map(|s| format!("{:?}", s.photometric));
                 return differ(slice, "photometric interpretation", found, expected);
             }
             if slice.space != first.space {
-                let [found, expected] = [slice, first].map(|s| s.space.clone().unwrap_or_else(|| "none".into()));
+                let [found, expected] =
+                    [slice, first].map(|s| s.space.clone().unwrap_or_else(|| "none".into()));
                 return differ(slice, "the frame of reference", found, expected);
             }
             let (Some(a), Some(b)) = (slice.plane, first.plane) else { continue };
@@ -242,7 +250,12 @@ impl FoundSeries {
                 return differ(slice, "orientation", found, expected);
             }
             if a.spacing.iter().zip(b.spacing).any(|(x, y)| (x - y).abs() > 1e-3 * y) {
-                return differ(slice, "pixel spacing", format!("{:?}", a.spacing), format!("{:?}", b.spacing));
+                return differ(
+                    slice,
+                    "pixel spacing",
+                    format!("{:?}", a.spacing),
+                    format!("{:?}", b.spacing),
+                );
             }
         }
         Ok(())
@@ -384,7 +397,8 @@ impl Series {
         let (Some(first), Some(step)) = (self.slices.first().and_then(|s| s.plane), self.step) else {
             let total = self.slices.len();
             let count = self.slices.iter().filter(|s| s.plane.is_none()).count().max(1);
-            let fault = DicomFault::NoGeometry { count, total, what: "place from which a volume can be made" };
+            let fault =
+                DicomFault::NoGeometry { count, total, what: "place from which a volume can be made" };
             return Err(Error::Dicom { path, fault });
         };
         let [rows, columns, channels] = self.slices[0].size;
@@ -403,7 +417,11 @@ impl Series {
             return Err(Error::TooLarge { path, what, limit: format!("{most} voxels") });
         }
         let [between_rows, between_columns] = first.spacing;
-        let steps = [first.along_row.map(|c| c * between_columns), first.along_column.map(|c| c * between_rows), step];
+        let steps = [
+            first.along_row.map(|c| c * between_columns),
+            first.along_column.map(|c| c * between_rows),
+            step,
+        ];
         let affine = Affine::from_steps(steps, first.position)?.lps_to_ras();
         let mut data = Vec::with_capacity(voxels as usize);
         let mut origin = None;

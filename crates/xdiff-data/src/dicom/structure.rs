@@ -107,8 +107,7 @@ struct Level {
 
 /// Walks a data set up to the end of its pixel data.
 pub(super) fn skeleton(data: &[u8], syntax: &TransferSyntax) -> Outcome<Skeleton> {
-    let mut cursor =
-        Cursor { data, at: 0, implicit: syntax.is_implicit(), big: syntax.is_big_endian() };
+    let mut cursor = Cursor { data, at: 0, implicit: syntax.is_implicit(), big: syntax.is_big_endian() };
     let mut levels: Vec<Level> = Vec::new();
     let mut elements = 0usize;
     loop {
@@ -177,7 +176,9 @@ pub(super) fn skeleton(data: &[u8], syntax: &TransferSyntax) -> Outcome<Skeleton
         };
         if let Some((kind, end, implicit)) = opened {
             if levels.len() == MOST_LEVELS {
-                return Err(DicomFault::malformed(format!("sequences are nested more than {MOST_LEVELS} deep")));
+                return Err(DicomFault::malformed(format!(
+                    "sequences are nested more than {MOST_LEVELS} deep"
+                )));
             }
             levels.push(Level { kind, end, outer_implicit: cursor.implicit });
             cursor.implicit = implicit;
@@ -238,8 +239,19 @@ impl Cursor<'_> {
         })?;
         let long = matches!(
             vr,
-            VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::SQ | VR::SV | VR::UC | VR::UN | VR::UR
-                | VR::UT | VR::UV
+            VR::OB
+                | VR::OD
+                | VR::OF
+                | VR::OL
+                | VR::OV
+                | VR::OW
+                | VR::SQ
+                | VR::SV
+                | VR::UC
+                | VR::UN
+                | VR::UR
+                | VR::UT
+                | VR::UV
         );
         let length = if long {
             self.u16()?;
@@ -276,7 +288,9 @@ impl Cursor<'_> {
                 }
                 SEQUENCE_END => break,
                 tag => {
-                    return Err(DicomFault::malformed(format!("{tag} stands among the fragments of the pixel data")));
+                    return Err(DicomFault::malformed(format!(
+                        "{tag} stands among the fragments of the pixel data"
+                    )));
                 }
             }
             if ranges.len() > MOST_ELEMENTS {

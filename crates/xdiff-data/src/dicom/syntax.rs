@@ -20,7 +20,7 @@ pub enum TransferSyntax {
     ExplicitBigEndian,
     /// 1.2.840.10008.1.2.4.50, 8 bits, lossy.
     JpegBaseline,
-    /// 1.2.840.10008.1.2.4.51, 8 or 12 bits, lossy. Decoded where it has 8 bits.
+    /// 1.2.840.10008.1.2.4.51, 8 or 12 bits, lossy. With 12 bits it is decoded where it is grey.
     JpegExtended,
     /// 1.2.840.10008.1.2.4.57, process 14.
     JpegLossless,

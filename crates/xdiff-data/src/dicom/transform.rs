@@ -59,11 +59,8 @@ impl Table {
         let words = data.words(object).ok_or(data.missing(why))?;
         // Entries of 8 bits may stand two to a word.
         let packed = bits as u16 <= 8 && words.len() < count;
-        let mut entries: Vec<u16> = if packed {
-            words.iter().flat_map(|w| [w & 0xFF, w >> 8]).collect()
-        } else {
-            words
-        };
+        let mut entries: Vec<u16> =
+            if packed { words.iter().flat_map(|w| [w & 0xFF, w >> 8]).collect() } else { words };
         if entries.len() < count || !(8.0..=16.0).contains(&bits) {
             let found = format!("{d:?} with {} entries", entries.len());
             return Err(descriptor.value(found, "entries of 8 to 16 bits, as many as said, are expected"));
@@ -124,10 +121,15 @@ impl ModalityTransform {
         }
         let (slope, intercept) = (slope.unwrap_or(1.0), intercept.unwrap_or(0.0));
         if !slope.is_finite() || slope == 0.0 {
-            return Err(SLOPE.value(slope, "a finite number other than 0 is expected; read `PixelValues::Stored` instead"));
+            return Err(SLOPE.value(
+                slope,
+                "a finite number other than 0 is expected; read `PixelValues::Stored` instead",
+            ));
         }
         if !intercept.is_finite() {
-            return Err(INTERCEPT.value(intercept, "a finite number is expected; read `PixelValues::Stored` instead"));
+            return Err(
+                INTERCEPT.value(intercept, "a finite number is expected; read `PixelValues::Stored` instead")
+            );
         }
         if (slope, intercept) == (1.0, 0.0) {
             return Ok(Some(Self::Identity));
@@ -198,7 +200,11 @@ impl Voi {
                 });
             }
         };
-        all.extend(centres.into_iter().zip(widths).map(|(centre, width)| Self::Window { centre, width, function }));
+        all.extend(centres.into_iter().zip(widths).map(|(centre, width)| Self::Window {
+            centre,
+            width,
+            function,
+        }));
         Ok(all)
     }
 
@@ -212,10 +218,16 @@ impl Voi {
             Self::Window { centre, width, function: WindowFunction::Linear } => (centre - 0.5, width - 1.0),
             Self::Window { centre, width, function: WindowFunction::LinearExact } => (*centre, *width),
             Self::Window { .. } => {
-                return Err(Error::argument("voi", "a sigmoid is no window of straight edges; use `Dicom::display`"));
+                return Err(Error::argument(
+                    "voi",
+                    "a sigmoid is no window of straight edges; use `Dicom::display`",
+                ));
             }
             Self::Table(_) => {
-                return Err(Error::argument("voi", "a table is no window of straight edges; use `Dicom::display`"));
+                return Err(Error::argument(
+                    "voi",
+                    "a table is no window of straight edges; use `Dicom::display`",
+                ));
             }
         };
         if !(centre.is_finite() && width.is_finite() && width > 0.0) {
@@ -231,7 +243,8 @@ impl Voi {
         if least && width.is_finite() && centre.is_finite() {
             return Ok(());
         }
-        Err(WIDTH.value(format!("{width} at centre {centre}"), "at least 1 (LINEAR) or more than 0 is expected"))
+        Err(WIDTH
+            .value(format!("{width} at centre {centre}"), "at least 1 (LINEAR) or more than 0 is expected"))
     }
 
     /// What is shown for a modality value, 0 to 1.

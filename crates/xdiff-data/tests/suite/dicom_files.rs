@@ -191,12 +191,12 @@ fn modality_values_follow_slope_and_intercept() {
         assert_eq!(image.origin.depth.range(), Some((0.0, 4095.0)));
     }
     // A table: the first entry for all below 2.
-    let table = Object::empty()
-        .text(tags::MODALITY_LUT_TYPE, VR::LO, "HU");
+    let table = Object::empty().text(tags::MODALITY_LUT_TYPE, VR::LO, "HU");
     let mut table = table.0;
     table.put(DataElement::new(tags::LUT_DESCRIPTOR, VR::US, dicom_value!(U16, [3, 2, 16])));
     table.put(DataElement::new(tags::LUT_DATA, VR::US, dicom_value!(U16, [10, 20, 30])));
-    let file = Object::image().items(tags::MODALITY_LUT_SEQUENCE, vec![Object(table)]).open(EXPLICIT).unwrap();
+    let file =
+        Object::image().items(tags::MODALITY_LUT_SEQUENCE, vec![Object(table)]).open(EXPLICIT).unwrap();
     assert!(matches!(file.modality(0).unwrap(), ModalityTransform::Table(_)));
     assert_eq!(file.image(0, PixelValues::Modality).unwrap().data(), [10.0, 10.0, 10.0, 30.0, 30.0, 30.0]);
 }
@@ -227,7 +227,8 @@ fn what_is_shown_turns_monochrome1_round_once() {
     assert_eq!(shown, windowed);
     assert_eq!(two.display(0, voi).unwrap().data(), [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]);
     assert_eq!(shown.origin.windowed.unwrap().clipped, 1.0 / 6.0);
-    let sigmoid = Voi::Window { centre: 200.0, width: 100.0, function: xdiff_data::dicom::WindowFunction::Sigmoid };
+    let sigmoid =
+        Voi::Window { centre: 200.0, width: 100.0, function: xdiff_data::dicom::WindowFunction::Sigmoid };
     assert_eq!(two.display(0, &sigmoid).unwrap().data()[2], 0.5);
     let empty = Voi::Window { centre: 0.0, width: 0.0, function: xdiff_data::dicom::WindowFunction::Linear };
     assert!(two.display(0, &empty).is_err());
@@ -247,7 +248,8 @@ fn padding_is_found_however_its_number_is_written() {
 
 #[test]
 fn colours_come_out_as_planes_of_rgb() {
-    let red_to_grey: Vec<u8> = (0..18).map(|i| [255, 0, 10][i % 3] - if i >= 9 && i % 3 == 0 { 55 } else { 0 }).collect();
+    let red_to_grey: Vec<u8> =
+        (0..18).map(|i| [255, 0, 10][i % 3] - if i >= 9 && i % 3 == 0 { 55 } else { 0 }).collect();
     let planes = [255, 255, 255, 200, 200, 200, 0, 0, 0, 0, 0, 0, 10, 10, 10, 10, 10, 10];
     let bytes: Vec<u8> = planes.iter().map(|v| *v as u8).collect();
     let interleaved = Object::image().colour("RGB").bytes(&red_to_grey).open(EXPLICIT).unwrap();
@@ -259,7 +261,8 @@ fn colours_come_out_as_planes_of_rgb() {
     let grey = Object::image().colour("YBR_FULL").bytes(&[77u8, 128, 128].repeat(6)).open(EXPLICIT).unwrap();
     assert_eq!(stored(&grey), [77; 18]);
     // Two pixels share their differences of colour: 2×4 pixels in 16 bytes.
-    let pairs = Object::image().colour("YBR_FULL_422").number(tags::COLUMNS, 4).bytes(&[9u8, 99, 128, 128].repeat(4));
+    let pairs =
+        Object::image().colour("YBR_FULL_422").number(tags::COLUMNS, 4).bytes(&[9u8, 99, 128, 128].repeat(4));
     assert_eq!(stored(&pairs.open(EXPLICIT).unwrap())[..8], [9, 99, 9, 99, 9, 99, 9, 99]);
 
     let mut palette = Object::image().bits(8, 8, 7, 0).bytes(&[0, 1, 2, 2, 1, 200]);
@@ -270,7 +273,11 @@ fn colours_come_out_as_planes_of_rgb() {
         (2, tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR, tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DATA),
     ] {
         palette.0.put(DataElement::new(descriptor, VR::US, dicom_value!(U16, [3, 0, 8])));
-        palette.0.put(DataElement::new(data, VR::OW, dicom_value!(U16, [10 + shift, 20 + shift, 30 + shift])));
+        palette.0.put(DataElement::new(
+            data,
+            VR::OW,
+            dicom_value!(U16, [10 + shift, 20 + shift, 30 + shift]),
+        ));
     }
     let file = palette.open(EXPLICIT).unwrap();
     assert_eq!(stored(&file)[..7], [10, 20, 30, 30, 20, 30, 11]);
@@ -281,10 +288,13 @@ fn colours_come_out_as_planes_of_rgb() {
 fn frames_have_places_and_values_of_their_own() {
     let frame = |z: &str, slope: &str| {
         let place = Object::empty().text(tags::IMAGE_POSITION_PATIENT, VR::DS, &format!("0\\0\\{z}"));
-        let values = Object::empty()
-            .text(tags::RESCALE_SLOPE, VR::DS, slope)
-            .text(tags::RESCALE_INTERCEPT, VR::DS, "0");
-        let window = Object::empty().text(tags::WINDOW_CENTER, VR::DS, z).text(tags::WINDOW_WIDTH, VR::DS, "9");
+        let values = Object::empty().text(tags::RESCALE_SLOPE, VR::DS, slope).text(
+            tags::RESCALE_INTERCEPT,
+            VR::DS,
+            "0",
+        );
+        let window =
+            Object::empty().text(tags::WINDOW_CENTER, VR::DS, z).text(tags::WINDOW_WIDTH, VR::DS, "9");
         Object::empty()
             .items(tags::PLANE_POSITION_SEQUENCE, vec![place])
             .items(tags::FRAME_VOILUT_SEQUENCE, vec![window])
@@ -309,7 +319,10 @@ fn frames_have_places_and_values_of_their_own() {
     assert_eq!(file.image(1, PixelValues::Modality).unwrap().data(), [21.0, 24.0, 27.0, 30.0, 33.0, 36.0]);
     assert_eq!(file.stored(0).unwrap(), [1, 2, 3, 4, 5, 6]);
     let plane = file.plane(1).unwrap();
-    assert_eq!((plane.position, plane.spacing, plane.normal()), ([0.0, 0.0, 8.0], [0.5, 0.25], [0.0, 0.0, 1.0]));
+    assert_eq!(
+        (plane.position, plane.spacing, plane.normal()),
+        ([0.0, 0.0, 8.0], [0.5, 0.25], [0.0, 0.0, 1.0])
+    );
     assert!(matches!(file.voi(1).unwrap()[..], [Voi::Window { centre: 8.0, .. }]));
     assert!(matches!(
         file.stored(2).unwrap_err(),
@@ -336,7 +349,8 @@ fn fragments_are_decoded_frame_by_frame() {
     let file = object().fragments(&[0, 90], &[&a[..66], &a[66..], &b]).open(RLE).unwrap();
     assert_eq!(file.stored(0).unwrap()[5], 261);
     assert_eq!(file.stored(1).unwrap()[0], 265);
-    let raw = Object::image().bits(8, 8, 7, 0).fragments(&[], &[&[1, 2, 3, 4, 5, 6]]).open(RAW_FRAMES).unwrap();
+    let raw =
+        Object::image().bits(8, 8, 7, 0).fragments(&[], &[&[1, 2, 3, 4, 5, 6]]).open(RAW_FRAMES).unwrap();
     assert_eq!(stored(&raw), [1, 2, 3, 4, 5, 6]);
 }
 
@@ -354,7 +368,8 @@ fn jpeg(width: u32, height: u32, grey: bool) -> Vec<u8> {
 
 #[test]
 fn jpeg_frames_are_rgb_and_must_fit_the_header() {
-    let file = Object::image().colour("YBR_FULL_422").fragments(&[], &[&jpeg(3, 2, false)]).open(JPEG).unwrap();
+    let file =
+        Object::image().colour("YBR_FULL_422").fragments(&[], &[&jpeg(3, 2, false)]).open(JPEG).unwrap();
     let values = stored(&file);
     for (channel, want) in [200, 100, 50].into_iter().enumerate() {
         assert!(values[channel * 6..][..6].iter().all(|v| (v - want).abs() <= 3), "{values:?}");
@@ -364,7 +379,10 @@ fn jpeg_frames_are_rgb_and_must_fit_the_header() {
     for (columns, rows, of_grey) in [(300, 200, true), (2, 3, true), (3, 2, false)] {
         let file = grey().fragments(&[], &[&jpeg(columns, rows, of_grey)]).open(JPEG).unwrap();
         let refused = file.stored(0).unwrap_err();
-        assert!(matches!(refused, Error::Dicom { fault: DicomFault::Codec { frame: 0, .. }, .. }), "{refused}");
+        assert!(
+            matches!(refused, Error::Dicom { fault: DicomFault::Codec { frame: 0, .. }, .. }),
+            "{refused}"
+        );
     }
 }
 
@@ -395,7 +413,11 @@ fn bad_headers_are_named_with_the_remedy() {
         (image().fragments(&[], &[&[1, 2]]), JPEG_LS, "no start of a JPEG-LS image"),
         (image().fragments(&[], &[&[1, 2]]), JPEG_2000, "no JPEG 2000 codestream"),
         (image().fragments(&[], &[&[1, 2]]), "1.2.840.10008.1.2.4.100", "MPEG-2"),
-        (image().fragments(&[], &[&[1, 2]]), "1.2.840.10008.1.2.4.201", "HTJ2K Lossless (1.2.840.10008.1.2.4.201)"),
+        (
+            image().fragments(&[], &[&[1, 2]]),
+            "1.2.840.10008.1.2.4.201",
+            "HTJ2K Lossless (1.2.840.10008.1.2.4.201)",
+        ),
     ];
     let mut failed = Vec::new();
     for (object, syntax, words) in cases {
@@ -418,7 +440,8 @@ fn limits_hold_before_memory_is_taken() {
     let file = Dicom::from_bytes("a.dcm", bytes, &small).unwrap();
     assert!(matches!(file.stored(0), Err(Error::TooLarge { .. })));
     // A deflated data set that grows a thousandfold.
-    let blank = Object::image().number(tags::ROWS, 1000).number(tags::COLUMNS, 1000).pixels(&vec![0; 1_000_000]);
+    let blank =
+        Object::image().number(tags::ROWS, 1000).number(tags::COLUMNS, 1000).pixels(&vec![0; 1_000_000]);
     let bomb = blank.file(DEFLATED);
     let tight = Limits { file_bytes: 100_000, ..Default::default() };
     assert!((bomb.len() as u64) < tight.file_bytes);

@@ -102,10 +102,14 @@ fn slices_are_sorted_along_their_normal_and_make_a_volume() {
     assert_eq!(volume.grid().affine().apply([0.0; 3]), [-10.0, -20.0, 0.0]);
     assert_eq!(volume.grid().affine().apply([2.0, 1.0, 2.0]), [-10.5, -20.5, 6.0]);
     assert_eq!(volume.slice(Axis::K, 0).unwrap().data(), [0.0, 1.0, 2.0, 3.0, 4.0, 12.0]);
-    assert_eq!(volume.slice(Axis::K, 0).unwrap().data(), series.image(0, PixelValues::Modality).unwrap().data());
+    assert_eq!(
+        volume.slice(Axis::K, 0).unwrap().data(),
+        series.image(0, PixelValues::Modality).unwrap().data()
+    );
     let by_number = SeriesOptions { sort: SortBy::InstanceNumber, ..Default::default() };
     let dir = folder_of(&[made(3, 0.0), made(1, 6.0), made(2, 3.0)]);
-    let reversed = find_series(dir.path(), &Limits::default()).unwrap().swap_remove(0).sorted(&by_number).unwrap();
+    let reversed =
+        find_series(dir.path(), &Limits::default()).unwrap().swap_remove(0).sorted(&by_number).unwrap();
     assert_eq!(reversed.volume(PixelValues::Stored).unwrap().grid().affine().apply([0.0, 0.0, 2.0])[2], 0.0);
 }
 
@@ -147,7 +151,10 @@ fn what_does_not_fit_together_is_told_with_numbers() {
     let turned = Made { orientation: "0\\1\\0\\0\\0\\-1", ..made(2, 1.0) };
     assert!(matches!(fault(&[made(1, 0.0), turned], default), DicomFault::Mixed { what: "orientation", .. }));
     let coarse = Made { spacing: "0.5\\0.5", ..made(2, 1.0) };
-    assert!(matches!(fault(&[made(1, 0.0), coarse], default), DicomFault::Mixed { what: "pixel spacing", .. }));
+    assert!(matches!(
+        fault(&[made(1, 0.0), coarse], default),
+        DicomFault::Mixed { what: "pixel spacing", .. }
+    ));
     let scaled = Made { slope: "2", ..made(2, 1.0) };
     let mixed = sorted(&[made(1, 0.0), scaled], default).unwrap();
     assert!(matches!(mixed.warnings(), [DicomFault::Mixed { what: "the rescaling", .. }]));
@@ -216,8 +223,9 @@ fn masks_are_unpacked_and_joined_with_their_slices() {
     let dir = TempDir::new().unwrap();
     let limits = Limits::default();
     let at = write(dir.path(), "seg.dcm", drawn());
-    let slices: Vec<PathBuf> =
-        [(1, 0.0), (2, 1.0), (3, 2.0)].map(|(n, z)| write(dir.path(), &format!("ct{n}.dcm"), object(&made(n, z)))).into();
+    let slices: Vec<PathBuf> = [(1, 0.0), (2, 1.0), (3, 2.0)]
+        .map(|(n, z)| write(dir.path(), &format!("ct{n}.dcm"), object(&made(n, z))))
+        .into();
     let drawn = Segmentation::read(&at, &limits).unwrap();
     let labels: Vec<&str> = drawn.segments().iter().map(|s| s.label.as_str()).collect();
     assert_eq!(labels, ["Lesion", "Vessel"]);
@@ -237,7 +245,8 @@ fn masks_are_unpacked_and_joined_with_their_slices() {
     listing.entries.iter_mut().for_each(|e| e.masks = vec![(MaskKind::Lesion, at.clone())]);
     let options = ReadOptions::new(Window::Range { lo: 0.0, hi: 20.0 });
     let data = Arc::new(FileDataset::new(listing.clone(), options.clone()).unwrap());
-    let loader = DataLoader::new(data, LoaderConfig { batch_size: 3, shuffle: false, ..Default::default() }).unwrap();
+    let loader =
+        DataLoader::new(data, LoaderConfig { batch_size: 3, shuffle: false, ..Default::default() }).unwrap();
     let batch = loader.epoch(0).next().unwrap().unwrap();
     let areas = batch.mask(&MaskKind::Lesion).unwrap().flatten_from(1).unwrap().sum(1).unwrap();
     assert_eq!(areas.to_vec1::<f32>().unwrap(), [2.0, 2.0, 0.0]);
@@ -275,13 +284,17 @@ fn folders_of_dicom_files_load_with_patients_kept_together() {
     }
     let listing = folder::flat(dir.path()).unwrap().group_by_patient(&Limits::default()).unwrap();
     assert_eq!(listing, dicom::listing(dir.path(), &Limits::default()).unwrap());
-    let data = Arc::new(FileDataset::new(listing, ReadOptions::new(Window::Range { lo: 0.0, hi: 30.0 })).unwrap());
+    let data =
+        Arc::new(FileDataset::new(listing, ReadOptions::new(Window::Range { lo: 0.0, hi: 30.0 })).unwrap());
     let all = infos(&data).unwrap();
     let parts = split(&all, &SplitConfig { train: 0.5, val: 0.25, test: 0.25, seed: 3 }).unwrap();
-    let patients = |part: &[usize]| part.iter().filter_map(|i| all[*i].group.clone()).collect::<std::collections::BTreeSet<_>>();
+    let patients = |part: &[usize]| {
+        part.iter().filter_map(|i| all[*i].group.clone()).collect::<std::collections::BTreeSet<_>>()
+    };
     assert!(patients(&parts.train).is_disjoint(&patients(&parts.test)));
     assert_eq!((parts.train.len(), parts.val.len(), parts.test.len()), (6, 3, 3));
-    let loader = DataLoader::new(data, LoaderConfig { batch_size: 5, shuffle: false, ..Default::default() }).unwrap();
+    let loader =
+        DataLoader::new(data, LoaderConfig { batch_size: 5, shuffle: false, ..Default::default() }).unwrap();
     let first = loader.epoch(0).next().unwrap().unwrap();
     assert_eq!(first.images.dims(), [5, 1, 2, 3]);
     // (11/30)·2 − 1 for the last pixel of the second file.
@@ -299,17 +312,23 @@ fn the_liver_lies_on_its_ct_slices() {
     let drawn = Segmentation::read(root.join("dicom/liver.dcm"), &limits).unwrap();
     assert_eq!((drawn.segments()[0].label.as_str(), drawn.frames().len()), ("Liver", 3));
     // Areas and mean Hounsfield units inside, as pydicom and numpy give them.
-    let expected = [(1, 35_220, 32.960_164_679_159_57), (2, 35_645, 38.424_491_513_536_26), (3, 36_233, 40.497_778_268_429_34)];
+    let expected = [
+        (1, 35_220, 32.960_164_679_159_57),
+        (2, 35_645, 38.424_491_513_536_26),
+        (3, 36_233, 40.497_778_268_429_34),
+    ];
     for (n, area, mean) in expected {
         let ct = Dicom::read(root.join(format!("dicom/ct_3slice_0{n}.dcm")), &limits).unwrap();
         let masks = drawn.masks_of(&ct).unwrap();
         let [(_, mask)] = &masks[..] else { panic!("{} masks on slice {n}", masks.len()) };
         let image = ct.image(0, PixelValues::Modality).unwrap();
-        let inside = image.data().iter().zip(mask.data()).filter(|(_, m)| **m == 1).map(|(v, _)| f64::from(*v));
+        let inside =
+            image.data().iter().zip(mask.data()).filter(|(_, m)| **m == 1).map(|(v, _)| f64::from(*v));
         assert_eq!(mask.area(), area);
         assert!((inside.sum::<f64>() / mask.area() as f64 - mean).abs() < 1e-9, "slice {n}");
     }
-    let found = dicom::series_of(&[1, 3, 2].map(|n| root.join(format!("dicom/ct_3slice_0{n}.dcm"))), &limits).unwrap();
+    let found = dicom::series_of(&[1, 3, 2].map(|n| root.join(format!("dicom/ct_3slice_0{n}.dcm"))), &limits)
+        .unwrap();
     let series = found[0].clone().sorted(&SeriesOptions::default()).unwrap();
     let z: Vec<f64> = series.slices().iter().filter_map(|s| s.plane).map(|p| p.position[2]).collect();
     assert_eq!(z, [-128.690002, -127.690002, -126.690002]);

@@ -4,9 +4,8 @@ use super::Interleave;
 use super::bits::Bits;
 
 /// J: the order of run lengths (A.7.1.1).
-const RUN_ORDER: [u32; 32] = [
-    0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13, 14, 15,
-];
+const RUN_ORDER: [u32; 32] =
+    [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// A Golomb order beyond what sound data lead to.
 const MOST_ORDER: u32 = 24;
@@ -193,7 +192,12 @@ impl<'a> State<'a> {
     }
 
     /// One line of the components that are coded sample by sample.
-    fn line(&mut self, above: &[Vec<i32>], now: &mut [Vec<i32>], run_index: &mut usize) -> Result<(), String> {
+    fn line(
+        &mut self,
+        above: &[Vec<i32>],
+        now: &mut [Vec<i32>],
+        run_index: &mut usize,
+    ) -> Result<(), String> {
         let columns = above[0].len() - 2;
         let mut x = 0;
         while x < columns {
@@ -221,7 +225,11 @@ impl<'a> State<'a> {
     fn golomb(&mut self, k: u32, limit: u32) -> Result<i32, String> {
         let most = limit.saturating_sub(self.coding.qbpp + 1);
         let high = self.bits.zeros(most)?;
-        Ok(if high < most { (high << k | self.bits.take(k)?) as i32 } else { self.bits.take(self.coding.qbpp)? as i32 + 1 })
+        Ok(if high < most {
+            (high << k | self.bits.take(k)?) as i32
+        } else {
+            self.bits.take(self.coding.qbpp)? as i32 + 1
+        })
     }
 
     /// A sample by its prediction (A.4 to A.6).
