@@ -55,7 +55,7 @@ impl Attribute {
     pub(super) fn numbers(self, object: &InMemDicomObject) -> Outcome<Option<Vec<f64>>> {
         let Some(element) = self.element(object) else { return Ok(None) };
         let numbers = match unknown_bytes(element) {
-            Some(bytes) => self.from_unknown(bytes),
+            Some(bytes) => self.without_representation(bytes),
             None => element.value().to_multi_float64().ok(),
         };
         match numbers {
@@ -110,7 +110,7 @@ impl Attribute {
 
     /// Numbers that were stored without their representation: the dictionary tells it, and bytes are
     /// little endian (PS3.5, section 6.2.2).
-    fn from_unknown(self, bytes: &[u8]) -> Option<Vec<f64>> {
+    fn without_representation(self, bytes: &[u8]) -> Option<Vec<f64>> {
         let vr = StandardDataDictionary.by_tag(self.tag).map(|e| e.vr().relaxed())?;
         let chunks = |n: usize| bytes.chunks_exact(n);
         Some(match vr {

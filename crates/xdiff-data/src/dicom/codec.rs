@@ -1,7 +1,7 @@
 //! Compressed frames: what the codecs are given is checked against the header first, so that neither
 //! their memory nor their output can be other than the header says.
 
-use jpeg_decoder::{CodingProcess, ColorTransform, Decoder, PixelFormat};
+use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 
 use super::jpeg_12;
 use super::jpeg_ls;
@@ -129,7 +129,6 @@ fn jpeg(frame: &[u8], layout: &PixelLayout) -> Result<Decoded, Failure> {
     }
     let bytes = decoder.decode().map_err(|e| e.to_string())?;
     let info = decoder.info().ok_or_else(|| "no JPEG frame".to_string())?;
-    debug_assert_eq!(lossless, info.coding_process == CodingProcess::Lossless);
     let values: Vec<i32> = match info.pixel_format {
         PixelFormat::L16 => {
             bytes.chunks_exact(2).map(|b| i32::from(u16::from_ne_bytes([b[0], b[1]]))).collect()
@@ -137,6 +136,9 @@ fn jpeg(frame: &[u8], layout: &PixelLayout) -> Result<Decoded, Failure> {
         PixelFormat::L8 | PixelFormat::RGB24 => bytes.into_iter().map(i32::from).collect(),
         PixelFormat::CMYK32 => return Err("four colours where three are said".to_string().into()),
     };
+    if values.len() != layout.pixels() * layout.samples {
+        return Err("samples of a depth that the codec does not give".to_string().into());
+    }
     // Lossless frames are given as they were coded, without a change of colour.
     Ok(if colour && !lossless { Decoded::Rgb(values) } else { Decoded::Values(values) })
 }

@@ -24,19 +24,48 @@ use crate::{Error, Result};
 /// A DICOM file in memory. Frames are decoded when they are asked for, one at a time.
 ///
 /// ```
-/// # use xdiff_data::dicom::{Dicom, PixelValues};
-/// # use xdiff_data::{Limits, Window};
-/// # fn show(path: &std::path::Path) -> xdiff_data::Result<()> {
-/// let ct = Dicom::read(path, &Limits::default())?;
+/// use xdiff_data::dicom::{Dicom, PixelValues};
+/// use xdiff_data::{Limits, Window};
+///
+/// # // A CT of one row and three columns, written by hand.
+/// # let mut bytes = vec![0; 128];
+/// # bytes.extend(b"DICM");
+/// # let mut put = |group: u16, element: u16, vr: &str, value: &[u8]| {
+/// #     bytes.extend([group.to_le_bytes(), element.to_le_bytes()].concat());
+/// #     bytes.extend(vr.as_bytes());
+/// #     if vr == "OW" {
+/// #         bytes.extend([0, 0]);
+/// #         bytes.extend((value.len() as u32).to_le_bytes());
+/// #     } else {
+/// #         bytes.extend((value.len() as u16).to_le_bytes());
+/// #     }
+/// #     bytes.extend(value);
+/// # };
+/// # put(2, 0x10, "UI", b"1.2.840.10008.1.2.1\0");
+/// # put(0x28, 0x02, "US", &[1, 0]);
+/// # put(0x28, 0x04, "CS", b"MONOCHROME2 ");
+/// # put(0x28, 0x10, "US", &[1, 0]);
+/// # put(0x28, 0x11, "US", &[3, 0]);
+/// # put(0x28, 0x100, "US", &[16, 0]);
+/// # put(0x28, 0x101, "US", &[16, 0]);
+/// # put(0x28, 0x102, "US", &[15, 0]);
+/// # put(0x28, 0x103, "US", &[0, 0]);
+/// # put(0x28, 0x1050, "DS", b"-600");
+/// # put(0x28, 0x1051, "DS", b"1501");
+/// # put(0x28, 0x1052, "DS", b"-1024 ");
+/// # put(0x28, 0x1053, "DS", b"1 ");
+/// # put(0x7FE0, 0x10, "OW", &[0, 0, 168, 1, 0, 8]);
+/// // Or `Dicom::read("slice.dcm", &limits)?`.
+/// let ct = Dicom::from_bytes("slice.dcm", bytes, &Limits::default())?;
+/// assert_eq!(ct.stored(0)?, [0, 424, 2048]);
 /// let hounsfield = ct.image(0, PixelValues::Modality)?;
+/// assert_eq!(hounsfield.data(), [-1024.0, -600.0, 1024.0]);
 /// let lung = Window::centred(-600.0, 1500.0).apply(hounsfield)?;
-/// // Or as the file itself suggests:
-/// if let Some(voi) = ct.voi(0)?.first() {
-///     let shown = ct.display(0, voi)?;
-///     assert_eq!(shown.height(), lung.height());
-/// }
-/// # Ok(())
-/// # }
+/// assert_eq!(lung.data(), [326.0 / 1500.0, 0.5, 1.0]);
+/// // Or as the file itself suggests, by the standard's own definition of a window.
+/// let shown = ct.display(0, &ct.voi(0)?[0])?;
+/// assert_eq!(shown.data()[2], 1.0);
+/// # Ok::<(), xdiff_data::Error>(())
 /// ```
 pub struct Dicom {
     path: PathBuf,

@@ -183,6 +183,37 @@ mod tests {
         assert_eq!(decode(&EXAMPLE, 4, 4, 1).unwrap(), want);
     }
 
+    /// Streams that CharLS made, with what it decodes (`tests/reference/charls.py`).
+    const CHARLS: &str = include_str!("../../tests/reference/charls.tsv");
+
+    #[test]
+    fn every_mode_is_decoded_as_charls_decodes_it() {
+        let mut failed = Vec::new();
+        for row in CHARLS.lines().skip(1) {
+            let f: Vec<&str> = row.split('\t').collect();
+            let number = |i: usize| f[i].parse::<usize>().unwrap();
+            let hex = |i: usize| u8::from_str_radix(&f[5][i..i + 2], 16).unwrap();
+            let stream: Vec<u8> = (0..f[5].len()).step_by(2).map(hex).collect();
+            let want: Vec<u16> = f[6].split(',').map(|v| v.parse().unwrap()).collect();
+            let decoded = decode(&stream, number(1), number(2), number(3));
+            if decoded.as_ref() != Ok(&want) {
+                failed.push(format!(
+                    "{}: {:?}",
+                    f[0],
+                    decoded.map(|v| v.iter().zip(&want).position(|(a, b)| a != b))
+                ));
+            }
+            // Bent streams are refused or give another image; they do not panic.
+            for at in 2..stream.len() {
+                let mut bent = stream.clone();
+                bent[at] ^= 1 << (at % 8);
+                let other = decode(&bent, number(1), number(2), number(3));
+                assert!(other.is_err() || other.is_ok_and(|v| v.len() == want.len()));
+            }
+        }
+        assert!(failed.is_empty(), "{}", failed.join("\n"));
+    }
+
     #[test]
     fn cut_and_foreign_data_are_refused() {
         assert!((0..EXAMPLE.len() - 3).all(|n| decode(&EXAMPLE[..n], 4, 4, 1).is_err()));

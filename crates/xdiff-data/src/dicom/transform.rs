@@ -161,6 +161,17 @@ pub enum WindowFunction {
 }
 
 /// A way of showing modality values that the file itself suggests ("value of interest").
+///
+/// ```
+/// use xdiff_data::Window;
+/// use xdiff_data::dicom::{Voi, WindowFunction};
+///
+/// let soft = Voi::Window { centre: 40.0, width: 400.0, function: WindowFunction::Linear };
+/// // The standard's window of width 400 has 400 grey values, from −160 to 239.
+/// assert_eq!(soft.window()?, Window::Range { lo: -160.0, hi: 239.0 });
+/// assert_eq!(soft.apply(39.5), 0.5);
+/// # Ok::<(), xdiff_data::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Voi {
