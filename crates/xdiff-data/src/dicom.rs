@@ -45,7 +45,9 @@ pub use layout::{Photometric, PixelLayout};
 pub use listing::{files, listing};
 pub use meta::{Laterality, Meta, PatientId, Plane};
 pub use segmentation::{Segment, SegmentFrame, Segmentation};
-pub use series::{FoundSeries, Series, SeriesOptions, Slice, SortBy, Spacing, find_series, series_of};
+pub use series::{
+    FoundSeries, Series, SeriesOptions, SeriesVolume, Slice, SortBy, Spacing, find_series, series_of,
+};
 pub use syntax::TransferSyntax;
 pub use transform::{ModalityTransform, PixelValues, Table, Voi, WindowFunction};
 

@@ -180,6 +180,15 @@ pub enum Error {
         /// What is wrong with it.
         fault: crate::dicom::DicomFault,
     },
+    /// A file of a hub cannot be had.
+    #[cfg(feature = "hub")]
+    #[error("{file}: {fault}")]
+    Hub {
+        /// The file, with its repository and revision.
+        file: String,
+        /// What stands in the way.
+        fault: crate::hub::HubFault,
+    },
     /// The tensor engine refused an operation.
     #[error("tensor engine: {0}")]
     Candle(#[from] candle_core::Error),

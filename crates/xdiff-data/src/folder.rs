@@ -156,37 +156,13 @@ fn name_of(path: &Path) -> Result<String> {
 
 /// The images below a folder, sorted, and the other files. Links are followed; hidden files are not seen.
 fn walk(root: &Path) -> Result<(Vec<Entry>, Vec<PathBuf>)> {
-    let meta = std::fs::metadata(root).map_err(|e| Error::io(root, e))?;
-    if !meta.is_dir() {
-        return Err(Error::layout(root, "it is a file", "give a folder"));
-    }
-    let (mut entries, mut skipped) = (Vec::new(), Vec::new());
-    let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');
-    for found in WalkDir::new(root).follow_links(true).sort_by_file_name().into_iter().filter_entry(visible) {
-        let found = found.map_err(|e| {
-            let path = e.path().unwrap_or(root).to_path_buf();
-            Error::io(path, e.into())
-        })?;
-        if !found.file_type().is_file() {
-            continue;
-        }
-        let path = found.path().to_path_buf();
+    let is_image = |path: &Path| {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-        if !EXTENSIONS.contains(&ending.as_str()) {
-            skipped.push(path);
-            continue;
-        }
-        let parts = path.strip_prefix(root).unwrap_or(&path).components();
-        let names = parts.map(|c| name_of(c.as_ref())).collect::<Result<Vec<_>>>()?;
-        entries.push(Entry {
-            id: names.join("/"),
-            path,
-            class: None,
-            group: None,
-            part: None,
-            masks: vec![],
-        });
-    }
+        EXTENSIONS.contains(&ending.as_str())
+    };
+    let (found, skipped) = files(root, is_image)?;
+    let entry = |(id, path)| Entry { id, path, class: None, group: None, part: None, masks: Vec::new() };
+    let entries: Vec<Entry> = found.into_iter().map(entry).collect();
     if entries.is_empty() {
         return Err(Error::layout(
             root,
@@ -195,4 +171,36 @@ fn walk(root: &Path) -> Result<(Vec<Entry>, Vec<PathBuf>)> {
         ));
     }
     Ok((entries, skipped))
+}
+
+/// A file's path relative to a folder, with `/` between names, and the file.
+type Found = (String, PathBuf);
+
+/// The files below a folder that are wanted, sorted, and the others. Links are followed; hidden files
+/// are not seen.
+pub(crate) fn files(root: &Path, wanted: impl Fn(&Path) -> bool) -> Result<(Vec<Found>, Vec<PathBuf>)> {
+    let meta = std::fs::metadata(root).map_err(|e| Error::io(root, e))?;
+    if !meta.is_dir() {
+        return Err(Error::layout(root, "it is a file", "give a folder"));
+    }
+    let (mut found, mut others) = (Vec::new(), Vec::new());
+    let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');
+    for entry in WalkDir::new(root).follow_links(true).sort_by_file_name().into_iter().filter_entry(visible) {
+        let entry = entry.map_err(|e| {
+            let path = e.path().unwrap_or(root).to_path_buf();
+            Error::io(path, e.into())
+        })?;
+        if !entry.file_type().is_file() {
+            continue;
+        }
+        let path = entry.path().to_path_buf();
+        if !wanted(&path) {
+            others.push(path);
+            continue;
+        }
+        let parts = path.strip_prefix(root).unwrap_or(&path).components();
+        let names = parts.map(|c| name_of(c.as_ref())).collect::<Result<Vec<_>>>()?;
+        found.push((names.join("/"), path));
+    }
+    Ok((found, others))
 }

@@ -92,7 +92,7 @@ pub enum Colour {
     ToRgb,
 }
 
-/// The largest image that will be decoded. All are checked before any pixel is.
+/// The largest image or volume that will be decoded. All are checked before any pixel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -102,12 +102,14 @@ pub struct Limits {
     pub side: u32,
     /// Bytes of the file.
     pub file_bytes: u64,
+    /// Voxels of a volume, over all its frames.
+    pub voxels: u64,
 }
 
 impl Default for Limits {
-    /// 64 Mi pixels, a side of 16,384, a file of 512 MiB.
+    /// 64 Mi pixels, a side of 16,384, a file of 512 MiB, 256 Mi voxels (1 GiB in memory).
     fn default() -> Self {
-        Self { pixels: 1 << 26, side: 1 << 14, file_bytes: 1 << 29 }
+        Self { pixels: 1 << 26, side: 1 << 14, file_bytes: 1 << 29, voxels: 1 << 28 }
     }
 }
 

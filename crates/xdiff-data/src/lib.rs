@@ -22,7 +22,10 @@
 //! # Ok::<(), xdiff_data::Error>(())
 //! ```
 //!
-//! Files are read through [`FileDataset`], whose list comes from [`read_manifest`] or [`folder`], and
+//! Volumes ([`Volume`], from NIfTI files or DICOM series) know their place in the patient and become
+//! samples slice by slice through [`VolumeDataset`].
+//!
+//! Image files are read through [`FileDataset`], whose list comes from [`read_manifest`] or [`folder`], and
 //! whose [`Window`] must be chosen: nothing is ever scaled by an image's own range.
 //!
 //! With the feature `dicom`, DICOM files are read wherever image files are, and the module `dicom` reads
@@ -34,12 +37,17 @@ pub mod dataset;
 pub mod dicom;
 pub mod error;
 pub mod folder;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod image;
 pub mod listing;
 pub mod loader;
 pub mod manifest;
 pub mod mask;
+#[cfg(feature = "nifti")]
+pub mod nifti;
 pub mod phantom;
+pub mod slices;
 pub mod split;
 pub mod transform;
 pub mod volume;
@@ -53,6 +61,9 @@ pub use listing::{Entry, FileDataset, Grouping, Listing, ReadOptions};
 pub use loader::{Batch, Batches, DataLoader, LoaderConfig, MissingMasks, Position, Values};
 pub use manifest::{Column, ManifestConfig, PairKind, read_manifest};
 pub use mask::{Mask, MaskKind, MaskRule};
+pub use slices::{
+    Frames, MaskLabels, Skip, SliceOptions, SlicePlace, SliceRange, VolumeDataset, VolumeEntry, VolumeSource,
+};
 pub use split::{Fold, Part, Split, SplitConfig, k_fold, split};
 pub use transform::{Filter, Fit, Frame, Geometry};
 pub use volume::{Affine, Axis, Direction, Grid, LabelVolume, Orientation, Volume};

@@ -175,12 +175,43 @@ impl DataLoader {
 
     /// The batches of one epoch.
     pub fn epoch(&self, epoch: u64) -> Batches {
-        self.start(Position { epoch, batch: 0 }, Some(epoch))
+        self.start(Position { epoch, batch: 0 }, Some(epoch), collate::collate)
+    }
+
+    /// The batches of one epoch, each as its groups of samples of one size: for images that keep their
+    /// sizes. Which samples stand in a batch, and all chance, is as in [`DataLoader::epoch`]; groups come
+    /// in the order in which their sizes first occur in the batch.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use xdiff_data::{DataLoader, Image, InMemory, LoaderConfig, Sample, SampleInfo, Scale};
+    ///
+    /// let sample = |n: usize, side: usize| -> xdiff_data::Result<Sample> {
+    ///     let info = SampleInfo { id: format!("image {n}"), ..Default::default() };
+    ///     let image = Image::new(1, side, side, vec![0.5; side * side], Scale::Unit)?;
+    ///     Ok(Sample { info, image, masks: Default::default() })
+    /// };
+    /// let data = InMemory::new(vec![sample(0, 8)?, sample(1, 12)?, sample(2, 8)?], vec![])?;
+    /// let config = LoaderConfig { batch_size: 3, shuffle: false, ..Default::default() };
+    /// let loader = DataLoader::new(Arc::new(data), config)?;
+    /// for groups in loader.epoch_groups(0) {
+    ///     let sizes: Vec<_> = groups?.iter().map(|g| g.images.dims().to_vec()).collect();
+    ///     assert_eq!(sizes, [[2, 1, 8, 8], [1, 1, 12, 12]]);
+    /// }
+    /// # Ok::<(), xdiff_data::Error>(())
+    /// ```
+    pub fn epoch_groups(&self, epoch: u64) -> Batches<Vec<Batch>> {
+        self.start(Position { epoch, batch: 0 }, Some(epoch), collate::by_size)
     }
 
     /// The batches of one epoch from a position in it.
     pub fn rest_of_epoch(&self, from: Position) -> Batches {
-        self.start(from, Some(from.epoch))
+        self.start(from, Some(from.epoch), collate::collate)
+    }
+
+    /// The groups of one epoch from a position in it.
+    pub fn rest_of_epoch_groups(&self, from: Position) -> Batches<Vec<Batch>> {
+        self.start(from, Some(from.epoch), collate::by_size)
     }
 
     /// Batches without end, epoch after epoch, from a position. A batch past the last of its epoch is
@@ -188,13 +219,18 @@ impl DataLoader {
     ///
     /// An error does not end the stream: a caller who wants to stop at one must do so.
     pub fn stream(&self, from: Position) -> Batches {
-        self.start(from, None)
+        self.start(from, None, collate::collate)
     }
 
-    fn start(&self, from: Position, last_epoch: Option<u64>) -> Batches {
+    fn start<T: Send + 'static>(
+        &self,
+        from: Position,
+        last_epoch: Option<u64>,
+        collate: Collate<T>,
+    ) -> Batches<T> {
         let (sender, receiver) = sync_channel(self.config.prefetch);
         let stop = Arc::new(AtomicBool::new(false));
-        let worker = Worker { loader: self.clone(), sender, stop: stop.clone() };
+        let worker = Worker { loader: self.clone(), sender, stop: stop.clone(), collate };
         let started = std::thread::Builder::new()
             .name("xdiff-data loader".into())
             .spawn(move || worker.run(from, last_epoch));
@@ -208,10 +244,18 @@ impl DataLoader {
     /// # Errors
     /// When the position is past the epoch's end, a sample fails, or samples do not fit together.
     pub fn batch(&self, at: Position) -> Result<Batch> {
-        self.make(at, &self.order(at.epoch), &AtomicBool::new(false))
+        self.make(at, &self.order(at.epoch), &AtomicBool::new(false), collate::collate)
     }
 
-    fn make(&self, at: Position, order: &[usize], stop: &AtomicBool) -> Result<Batch> {
+    /// The groups of one batch: what [`DataLoader::epoch_groups`] gives at that position.
+    ///
+    /// # Errors
+    /// As [`DataLoader::batch`], but samples need not be of one size.
+    pub fn groups(&self, at: Position) -> Result<Vec<Batch>> {
+        self.make(at, &self.order(at.epoch), &AtomicBool::new(false), collate::by_size)
+    }
+
+    fn make<T>(&self, at: Position, order: &[usize], stop: &AtomicBool, collate: Collate<T>) -> Result<T> {
         let batches = self.batches();
         if at.batch >= batches {
             return Err(Error::argument(
@@ -230,7 +274,7 @@ impl DataLoader {
         } else {
             Position { epoch: at.epoch.saturating_add(1), batch: 0 }
         };
-        collate::collate(samples, indices, at, next, &self.config)
+        collate(samples, indices, at, next, &self.config)
     }
 
     fn sample(&self, at: Position, index: usize, chance: &Rng, stop: &AtomicBool) -> Result<Sample> {
@@ -249,13 +293,17 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
-struct Worker {
+/// From the samples of a batch and their indices, with the batch's position and the next, to what a loader gives.
+type Collate<T> = fn(Vec<Sample>, &[usize], Position, Position, &LoaderConfig) -> Result<T>;
+
+struct Worker<T> {
     loader: DataLoader,
-    sender: SyncSender<Result<Batch>>,
+    sender: SyncSender<Result<T>>,
     stop: Arc<AtomicBool>,
+    collate: Collate<T>,
 }
 
-impl Worker {
+impl<T> Worker<T> {
     fn run(self, from: Position, last_epoch: Option<u64>) {
         let mut at = from;
         let mut order = self.loader.order(at.epoch);
@@ -268,7 +316,7 @@ impl Worker {
                 at = Position { epoch, batch: 0 };
                 order = self.loader.order(epoch);
             }
-            let batch = self.loader.make(at, &order, &self.stop);
+            let batch = self.loader.make(at, &order, &self.stop, self.collate);
             if self.stop.load(Ordering::Relaxed) || self.sender.send(batch).is_err() {
                 return;
             }
@@ -277,24 +325,24 @@ impl Worker {
     }
 }
 
-/// The batches of a [`DataLoader`], in order. Dropping it stops the work behind it after the samples
+/// The batches of a [`DataLoader`], or their groups, in order. Dropping it stops the work behind it after the samples
 /// that are just being made.
 #[derive(Debug)]
-pub struct Batches {
-    receiver: Receiver<Result<Batch>>,
+pub struct Batches<T = Batch> {
+    receiver: Receiver<Result<T>>,
     stop: Arc<AtomicBool>,
     failed: Option<Error>,
 }
 
-impl Iterator for Batches {
-    type Item = Result<Batch>;
+impl<T> Iterator for Batches<T> {
+    type Item = Result<T>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.failed.take().map(Err).or_else(|| self.receiver.recv().ok())
     }
 }
 
-impl Drop for Batches {
+impl<T> Drop for Batches<T> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }

@@ -67,8 +67,12 @@ impl Volume {
                 format!("{} values for {frames} frames of {:?} voxels", voxels.len(), grid.dims()),
             ));
         }
+        Ok(Self::assembled(grid, frames, voxels))
+    }
+
+    fn assembled(grid: Grid, frames: usize, voxels: Vec<f32>) -> Self {
         let origin = Origin { path: None, depth: Depth::F32, channels: 1, inverted: false, windowed: None };
-        Ok(Self { grid, frames, voxels, frame_seconds: None, origin })
+        Self { grid, frames, voxels, frame_seconds: None, origin }
     }
 
     /// The size and the place in the patient.
@@ -130,6 +134,11 @@ impl Volume {
         Ok(Self { grid: self.grid, frames: 1, voxels, frame_seconds: None, origin: self.origin.clone() })
     }
 
+    /// A volume of one frame full of zeros.
+    pub fn zeros(grid: Grid) -> Self {
+        Self::assembled(grid, 1, vec![0.0; grid.voxels()])
+    }
+
     fn frame_voxels(&self, frame: usize) -> Result<&[f32]> {
         let n = self.grid.voxels();
         let missing = || {
@@ -175,6 +184,24 @@ impl Volume {
         let mut image = Image::new(1, rows, columns, plane, Scale::Stored)?;
         image.origin = self.origin.clone();
         Ok(image)
+    }
+
+    /// Puts an image of stored values, such as a saliency map of a slice, in the place that
+    /// [`Volume::slice_of_frame`] takes a slice from.
+    ///
+    /// # Errors
+    /// When there is no such frame or slice, or the image is not grey or of another size.
+    pub fn set_slice(&mut self, frame: usize, axis: Axis, index: usize, image: &Image) -> Result<()> {
+        let (rows, columns) = check_slice(&self.grid, axis, index, &self.name())?;
+        if (image.channels(), image.height(), image.width()) != (1, rows, columns) {
+            let got = [image.channels(), image.height(), image.width()];
+            let reason = format!("{got:?} (channels, height, width) given for a slice of {rows}×{columns}");
+            return Err(Error::argument("image", reason));
+        }
+        let start = self.frame_voxels(frame)?.len() * frame;
+        let places = self.grid.walk(axis).places(self.grid.dims(), index);
+        places.zip(image.data()).for_each(|(place, v)| self.voxels[start + place] = *v);
+        Ok(())
     }
 
     /// The same voxels in the same places of the patient, with axes that point as asked: axes are

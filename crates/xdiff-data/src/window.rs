@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::image::{Image, Scale};
+use crate::volume::Volume;
 use crate::{Error, Result};
 
 /// The stored values that become 0 and 1. There is no window that looks at the image it is applied to:
@@ -117,6 +118,20 @@ impl Span {
             return Err(Error::argument("span", format!("{} is already scaled", image.name())));
         }
         let (lo, hi) = image.extent();
+        self.lo = self.lo.min(lo);
+        self.hi = self.hi.max(hi);
+        self.images += 1;
+        Ok(())
+    }
+
+    /// Adds a volume, over all its frames; NaN and infinite values do not count.
+    ///
+    /// # Errors
+    /// When no value is finite.
+    pub fn include_volume(&mut self, volume: &Volume) -> Result<()> {
+        let Some((lo, hi)) = volume.extent() else {
+            return Err(Error::argument("span", format!("{} has no finite value", volume.name())));
+        };
         self.lo = self.lo.min(lo);
         self.hi = self.hi.max(hi);
         self.images += 1;

@@ -4,11 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use walkdir::WalkDir;
-
 use super::fault::DicomFault;
 use super::file::Dicom;
 use super::structure::has_mark;
+use crate::folder;
 use crate::image::Limits;
 use crate::listing::{Entry, Listing};
 use crate::{Error, Result};
@@ -17,18 +16,16 @@ use crate::{Error, Result};
 /// followed; hidden files are not seen.
 ///
 /// # Errors
-/// When a folder or file cannot be read.
+/// When the folder or a file in it cannot be read.
 pub fn files(root: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
-    let root = root.as_ref();
-    let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');
-    let mut found = Vec::new();
-    for entry in WalkDir::new(root).follow_links(true).sort_by_file_name().into_iter().filter_entry(visible) {
-        let entry = entry.map_err(|e| Error::io(e.path().unwrap_or(root).to_path_buf(), e.into()))?;
-        if entry.file_type().is_file() && is_dicom(entry.path())? {
-            found.push(entry.into_path());
-        }
-    }
-    Ok(found)
+    Ok(named_files(root.as_ref())?.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The same with their paths relative to the folder.
+fn named_files(root: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let (all, _) = folder::files(root, |_| true)?;
+    let told = all.into_iter().map(|(name, path)| Ok(is_dicom(&path)?.then_some((name, path))));
+    told.filter_map(Result::transpose).collect()
 }
 
 pub(super) fn is_dicom(path: &Path) -> Result<bool> {
@@ -47,7 +44,7 @@ pub(super) fn is_dicom(path: &Path) -> Result<bool> {
 pub fn listing(root: impl AsRef<Path>, limits: &Limits) -> Result<Listing> {
     let root = root.as_ref();
     let (mut entries, mut skipped) = (Vec::new(), Vec::new());
-    for path in files(root)? {
+    for (id, path) in named_files(root)? {
         let file = Dicom::read(&path, limits)?;
         if !file.has_pixels() || file.is_segmentation() {
             skipped.push(path);
@@ -57,10 +54,8 @@ pub fn listing(root: impl AsRef<Path>, limits: &Limits) -> Result<Listing> {
         if frames != 1 {
             return Err(Error::Dicom { path, fault: DicomFault::ManyFrames { frames } });
         }
-        let parts = path.strip_prefix(root).unwrap_or(&path).components();
-        let names: Vec<_> = parts.map(|c| c.as_os_str().to_string_lossy()).collect();
         entries.push(Entry {
-            id: names.join("/"),
+            id,
             class: None,
             group: Some(patient(&file)?),
             part: None,

@@ -8,9 +8,11 @@ use super::file::Dicom;
 use super::layout::Photometric;
 use super::listing::files;
 use super::meta::{Meta, Plane, dot};
+use super::segmentation::Segmentation;
 use super::transform::{ModalityTransform, PixelValues};
 use crate::image::{Depth, Image, Limits};
-use crate::volume::{Affine, Grid, Volume};
+use crate::slices::VolumeSource;
+use crate::volume::{Affine, Grid, LabelVolume, Volume};
 use crate::{Error, Result};
 
 /// The order of the slices.
@@ -385,45 +387,52 @@ impl Series {
         Dicom::read(&slice.path, &self.limits)?.image(slice.frame, values)
     }
 
-    /// All slices as a volume, whose third axis runs through the slices. Positions of DICOM, which grow
-    /// to the patient's left and back, become those of [`Volume`], which grow to the right and front.
-    /// Gantry tilt is kept: the third axis need not stand upright on the slices.
+    /// The size and place of the series as a volume, whose third axis runs through the slices.
+    /// Positions of DICOM, which grow to the patient's left and back, become those of [`Grid`], which
+    /// grow to the right and front. Gantry tilt is kept: the third axis need not stand upright on the
+    /// slices.
     ///
     /// # Errors
-    /// When the slices have colours, no place in space or no common step, exceed the limit on pixels
-    /// together (`Limits::pixels` times 16), or cannot be read.
-    pub fn volume(&self, values: PixelValues) -> Result<Volume> {
-        let path = self.slices.first().map(|s| s.path.clone()).unwrap_or_default();
-        let (Some(first), Some(step)) = (self.slices.first().and_then(|s| s.plane), self.step) else {
-            let total = self.slices.len();
+    /// When the slices have colours, no place in space or no common step.
+    pub fn grid(&self) -> Result<Grid> {
+        let total = self.slices.len();
+        let first = self.slices.first().and_then(|s| Some((s, s.plane?)));
+        let (Some((slice, plane)), Some(step)) = (first, self.step) else {
             let count = self.slices.iter().filter(|s| s.plane.is_none()).count().max(1);
             let fault =
                 DicomFault::NoGeometry { count, total, what: "place from which a volume can be made" };
-            return Err(Error::Dicom { path, fault });
+            return Err(Error::Dicom { path: self.path(), fault });
         };
-        let [rows, columns, channels] = self.slices[0].size;
+        let [rows, columns, channels] = slice.size;
         if channels != 1 {
             return Err(Error::Channels {
-                name: path.display().to_string(),
+                name: self.path().display().to_string(),
                 got: "the slices have colours".into(),
                 expected: "grey",
                 hint: "read them one by one with `Series::image`",
             });
         }
-        let voxels = (rows * columns) as u64 * self.slices.len() as u64;
-        let most = self.limits.pixels.saturating_mul(16);
-        if voxels > most {
-            let what = format!("the volume of {} slices of {rows}×{columns}", self.slices.len());
-            return Err(Error::TooLarge { path, what, limit: format!("{most} voxels") });
-        }
-        let [between_rows, between_columns] = first.spacing;
-        let steps = [
-            first.along_row.map(|c| c * between_columns),
-            first.along_column.map(|c| c * between_rows),
-            step,
-        ];
-        let affine = Affine::from_steps(steps, first.position)?.lps_to_ras();
-        let mut data = Vec::with_capacity(voxels as usize);
+        let [between_rows, between_columns] = plane.spacing;
+        let along =
+            [plane.along_row.map(|c| c * between_columns), plane.along_column.map(|c| c * between_rows)];
+        let affine = Affine::from_steps([along[0], along[1], step], plane.position)?.lps_to_ras();
+        Grid::new([columns, rows, total], affine)
+    }
+
+    /// The first file.
+    fn path(&self) -> PathBuf {
+        self.slices.first().map(|s| s.path.clone()).unwrap_or_default()
+    }
+
+    /// All slices as a volume on the series' grid.
+    ///
+    /// # Errors
+    /// As for [`Series::grid`]; when there are more voxels than the limits allow, or a slice cannot be
+    /// read.
+    pub fn volume(&self, values: PixelValues) -> Result<Volume> {
+        let grid = self.grid()?;
+        self.check_voxels(&grid)?;
+        let mut data = Vec::with_capacity(grid.voxels());
         let mut origin = None;
         let mut open: Option<Dicom> = None;
         for slice in &self.slices {
@@ -436,11 +445,84 @@ impl Series {
             origin.get_or_insert_with(|| image.origin.clone());
             data.extend(image.into_data());
         }
-        let mut volume = Volume::new(Grid::new([columns, rows, self.slices.len()], affine)?, data)?;
+        let mut volume = Volume::new(grid, data)?;
         if let Some(origin) = origin {
-            let depth = if self.warnings.is_empty() { origin.depth } else { Depth::F32 };
-            volume.origin = crate::image::Origin { depth, ..origin };
+            volume.origin = origin;
+        }
+        if values == PixelValues::Modality && mixed_rescale(&self.slices).is_some() {
+            volume.origin.depth = Depth::F32;
         }
         Ok(volume)
+    }
+
+    /// The masks that a segmentation object has on the slices, as labels on the series' grid: the number
+    /// of the segment, 0 for none.
+    ///
+    /// # Errors
+    /// As for [`Series::volume`]; when a slice is one frame of several, or segments overlap.
+    pub fn labels(&self, drawn: &Segmentation) -> Result<LabelVolume> {
+        let grid = self.grid()?;
+        self.check_voxels(&grid)?;
+        let mut labels = vec![0u32; grid.voxels()];
+        let [columns, rows, _] = grid.dims();
+        for (slice, plane) in self.slices.iter().zip(labels.chunks_exact_mut(columns * rows)) {
+            let file = Dicom::read(&slice.path, &self.limits)?;
+            let refuse = |fault| Error::Dicom { path: slice.path.clone(), fault };
+            if file.frames()? != 1 {
+                return Err(refuse(DicomFault::ManyFrames { frames: file.frames()? }));
+            }
+            for (segment, mask) in drawn.masks_of(&file)? {
+                for (label, inside) in plane.iter_mut().zip(mask.data()).filter(|(_, m)| **m != 0) {
+                    if *label != 0 {
+                        let what =
+                            format!("the overlap of segments {label} and {} as one label", segment.number);
+                        return Err(refuse(DicomFault::Unsupported {
+                            what,
+                            hint: "take `Segmentation::masks_of` each slice",
+                        }));
+                    }
+                    *label = u32::from(segment.number) * u32::from(*inside);
+                }
+            }
+        }
+        LabelVolume::new(grid, labels)
+    }
+
+    /// The series with the values that are wanted of it, for a [`VolumeDataset`](crate::VolumeDataset).
+    ///
+    /// # Errors
+    /// As for [`Series::grid`].
+    pub fn source(self, values: PixelValues) -> Result<SeriesVolume> {
+        Ok(SeriesVolume { grid: self.grid()?, series: self, values })
+    }
+
+    fn check_voxels(&self, grid: &Grid) -> Result<()> {
+        if grid.voxels() as u64 <= self.limits.voxels {
+            return Ok(());
+        }
+        let what = format!("the volume of {:?} voxels", grid.dims());
+        Err(Error::TooLarge { path: self.path(), what, limit: format!("{} voxels", self.limits.voxels) })
+    }
+}
+
+/// A series as a source of volumes: read when it is asked for.
+#[derive(Clone, Debug)]
+pub struct SeriesVolume {
+    series: Series,
+    values: PixelValues,
+    grid: Grid,
+}
+
+impl VolumeSource for SeriesVolume {
+    fn name(&self) -> String {
+        self.series.path().display().to_string()
+    }
+
+    fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    fn volume(&self) -> Result<Volume> {
+        self.series.volume(self.values)
     }
 }

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{LoaderConfig, Position};
 use crate::dataset::Sample;
-use crate::image::Image;
 use crate::mask::MaskKind;
 use crate::{Error, Result};
 
@@ -91,6 +90,14 @@ impl Batch {
     }
 }
 
+/// Channels, rows and columns.
+type Size = (usize, usize, usize);
+
+fn size(sample: &Sample) -> Size {
+    (sample.image.channels(), sample.image.height(), sample.image.width())
+}
+
+/// All samples as one batch.
 pub(super) fn collate(
     samples: Vec<Sample>,
     indices: &[usize],
@@ -98,56 +105,96 @@ pub(super) fn collate(
     next: Position,
     config: &LoaderConfig,
 ) -> Result<Batch> {
-    let refuse = |reason: String| Error::Batch { epoch: position.epoch, batch: position.batch, reason };
-    let shape = |i: &Image| (i.channels(), i.height(), i.width());
-    let Some(first) = samples.first() else { return Err(refuse("it has no samples".into())) };
-    let (c, h, w) = shape(&first.image);
-    if let Some(other) = samples.iter().find(|s| shape(&s.image) != (c, h, w)) {
-        let (oc, oh, ow) = shape(&other.image);
-        return Err(refuse(format!(
-            "{} is {c}×{h}×{w} (channels × height × width) but {} is {oc}×{oh}×{ow}; set a size and colour",
+    if let Some((first, other)) = samples.first().and_then(|first| {
+        let other = samples.iter().find(|s| size(s) != size(first))?;
+        Some((first, other))
+    }) {
+        let ((c, h, w), (oc, oh, ow)) = (size(first), size(other));
+        let reason = format!(
+            "{} is {c}×{h}×{w} (channels × height × width) but {} is {oc}×{oh}×{ow}; set a size and colour, \
+             or take the loader's groups of one size",
             first.info.id, other.info.id
-        )));
+        );
+        return Err(refused(position, reason));
     }
-    let classes = classes(&samples).map_err(refuse)?;
-    let masks = masks(&samples, (h, w), config.missing_masks, refuse)?;
-    let infos: Vec<_> = samples.iter().map(|s| s.info.clone()).collect();
-    let mut data = Vec::with_capacity(samples.len() * c * h * w);
+    let batch = by_size(samples, indices, position, next, config)?.pop();
+    batch.ok_or_else(|| refused(position, "it has no samples".into()))
+}
+
+/// The samples as a batch for each size, in the order in which sizes first occur.
+pub(super) fn by_size(
+    samples: Vec<Sample>,
+    indices: &[usize],
+    position: Position,
+    next: Position,
+    config: &LoaderConfig,
+) -> Result<Vec<Batch>> {
+    // What some have and others lack is looked for over all groups.
+    let known = samples.iter().filter(|s| s.info.class.is_some()).count();
+    if let Some(sample) = samples.iter().find(|s| known > 0 && s.info.class.is_none()) {
+        return Err(refused(position, format!("{} has no class but others have", sample.info.id)));
+    }
+    let kinds: BTreeSet<MaskKind> = samples.iter().flat_map(|s| s.masks.keys().cloned()).collect();
+    let mut groups: Vec<(Size, Vec<Sample>, Vec<usize>)> = Vec::new();
+    for (sample, index) in samples.into_iter().zip(indices) {
+        let size = size(&sample);
+        match groups.iter_mut().find(|g| g.0 == size) {
+            Some((_, members, places)) => {
+                members.push(sample);
+                places.push(*index);
+            }
+            None => groups.push((size, vec![sample], vec![*index])),
+        }
+    }
+    let group = |(size, members, indices): (Size, Vec<Sample>, Vec<usize>)| {
+        let classes = classes(&members)?;
+        let masks = masks(&members, size, &kinds, config.missing_masks, position)?;
+        let infos: Vec<_> = members.iter().map(|s| s.info.clone()).collect();
+        Ok(Batch {
+            images: images(members, size, config.values)?,
+            masks,
+            classes,
+            ids: infos.iter().map(|i| i.id.clone()).collect(),
+            groups: infos.into_iter().map(|i| i.group).collect(),
+            indices,
+            position,
+            next,
+        })
+    };
+    groups.into_iter().map(group).collect()
+}
+
+fn refused(position: Position, reason: String) -> Error {
+    Error::Batch { epoch: position.epoch, batch: position.batch, reason }
+}
+
+fn images(samples: Vec<Sample>, (c, h, w): Size, values: Values) -> Result<Tensor> {
+    let n = samples.len();
+    let mut data = Vec::with_capacity(n * c * h * w);
     for sample in samples {
-        let image = match config.values {
+        let image = match values {
             Values::Unit => sample.image.to_unit()?,
             Values::Signed => sample.image.to_signed()?,
         };
         data.extend_from_slice(image.data());
     }
-    Ok(Batch {
-        images: Tensor::from_vec(data, (infos.len(), c, h, w), &Device::Cpu)?,
-        masks,
-        classes,
-        ids: infos.iter().map(|i| i.id.clone()).collect(),
-        groups: infos.into_iter().map(|i| i.group).collect(),
-        indices: indices.to_vec(),
-        position,
-        next,
-    })
+    Ok(Tensor::from_vec(data, (n, c, h, w), &Device::Cpu)?)
 }
 
-fn classes(samples: &[Sample]) -> std::result::Result<Option<Tensor>, String> {
+/// The classes of samples of which all or none have one.
+fn classes(samples: &[Sample]) -> Result<Option<Tensor>> {
     let known: Vec<u32> = samples.iter().filter_map(|s| s.info.class).collect();
-    match (known.len(), samples.iter().find(|s| s.info.class.is_none())) {
-        (0, _) => Ok(None),
-        (_, Some(s)) => Err(format!("{} has no class but others have", s.info.id)),
-        (n, None) => Tensor::from_vec(known, n, &Device::Cpu).map(Some).map_err(|e| e.to_string()),
-    }
+    let n = known.len();
+    Ok(if n == 0 { None } else { Some(Tensor::from_vec(known, n, &Device::Cpu)?) })
 }
 
 fn masks(
     samples: &[Sample],
-    (h, w): (usize, usize),
+    (_, h, w): Size,
+    kinds: &BTreeSet<MaskKind>,
     missing: MissingMasks,
-    refuse: impl Fn(String) -> Error,
+    position: Position,
 ) -> Result<BTreeMap<MaskKind, Tensor>> {
-    let kinds: BTreeSet<&MaskKind> = samples.iter().flat_map(|s| s.masks.keys()).collect();
     let mut tensors = BTreeMap::new();
     for kind in kinds {
         let mut data: Vec<f32> = Vec::with_capacity(samples.len() * h * w);
@@ -168,10 +215,12 @@ fn masks(
                 }
                 (None, MissingMasks::Empty) => data.resize(data.len() + h * w, 0.0),
                 (None, MissingMasks::Refuse) => {
-                    return Err(refuse(format!(
-                        "{} has no `{kind}` mask but others have; set `missing_masks` to `Empty` if it is known to be empty",
-                        sample.info.id
-                    )));
+                    let id = &sample.info.id;
+                    let reason = format!(
+                        "{id} has no `{kind}` mask but others have; set `missing_masks` to `Empty` if it is \
+                         known to be empty"
+                    );
+                    return Err(refused(position, reason));
                 }
             }
         }

@@ -30,7 +30,7 @@ pub enum Axis {
 }
 
 /// The size of a volume and its place in the patient.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grid {
     dims: [usize; 3],
     affine: Affine,
@@ -89,6 +89,21 @@ impl Grid {
     pub fn pixel_spacing(&self, axis: Axis) -> (f64, f64) {
         let [columns, rows, _] = self.seen(axis).spacing();
         (rows, columns)
+    }
+
+    /// The grid of `count` planes of the third axis, from plane `first` on.
+    ///
+    /// # Errors
+    /// When there are no such planes.
+    pub fn slab(&self, first: usize, count: usize) -> Result<Self> {
+        let planes = self.dims[2];
+        if first.checked_add(count).is_none_or(|end| end > planes) {
+            let reason = format!("{count} from {first} on were asked for, but there are {planes}");
+            return Err(Error::argument("planes", reason));
+        }
+        let origin = self.affine.apply([0.0, 0.0, first as f64]);
+        let steps = [0, 1, 2].map(|axis| self.affine.step(axis));
+        Self::new([self.dims[0], self.dims[1], count], Affine::reordered(steps, origin))
     }
 
     /// Whether another grid has the same voxels in the same places, to within 1 % of the smallest
@@ -190,22 +205,21 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// One plane of voxels in the walk's order: its first axis fastest, its second down.
-    pub(super) fn plane<T: Copy>(&self, data: &[T], dims: [usize; 3], index: usize) -> Vec<T> {
+    /// Where the voxels of one plane stand, in the walk's order: its first axis fastest, its second down.
+    pub(super) fn places(&self, dims: [usize; 3], index: usize) -> impl Iterator<Item = usize> + use<> {
         let strides = [1, dims[0], dims[0] * dims[1]];
-        let at = |place: usize, n: usize| {
-            let axis = self.axes[place];
-            strides[axis] * if self.reversed[place] { dims[axis] - 1 - n } else { n }
+        let Self { axes, reversed } = *self;
+        let at = move |place: usize, n: usize| {
+            let axis = axes[place];
+            strides[axis] * if reversed[place] { dims[axis] - 1 - n } else { n }
         };
-        let (columns, rows) = (dims[self.axes[0]], dims[self.axes[1]]);
-        let start = at(2, index);
-        let offsets: Vec<usize> = (0..columns).map(|c| at(0, c)).collect();
-        let mut plane = Vec::with_capacity(rows * columns);
-        for row in 0..rows {
-            let start = start + at(1, row);
-            plane.extend(offsets.iter().map(|offset| data[start + offset]));
-        }
-        plane
+        let (columns, rows) = (dims[axes[0]], dims[axes[1]]);
+        (0..rows).flat_map(move |row| (0..columns).map(move |c| at(2, index) + at(1, row) + at(0, c)))
+    }
+
+    /// One plane of voxels.
+    pub(super) fn plane<T: Copy>(&self, data: &[T], dims: [usize; 3], index: usize) -> Vec<T> {
+        self.places(dims, index).map(|place| data[place]).collect()
     }
 
     /// All voxels of one frame in the walk's order.

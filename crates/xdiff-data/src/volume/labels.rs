@@ -67,6 +67,20 @@ impl LabelVolume {
         Ok(Self { path, ..Self::new(grid, labels)? })
     }
 
+    /// The labels as the numbers of a volume.
+    ///
+    /// # Errors
+    /// When a label is beyond 16,777,216, which an f32 does not hold.
+    pub fn to_volume(&self) -> Result<Volume> {
+        if let Some(label) = self.labels.iter().find(|l| **l > LARGEST as u32) {
+            let reason = format!("{} holds {label}; an f32 holds labels of up to {LARGEST}", self.name());
+            return Err(Error::argument("labels", reason));
+        }
+        let mut volume = Volume::new(self.grid, self.labels.iter().map(|l| *l as f32).collect())?;
+        volume.origin.path = self.path.clone();
+        Ok(volume)
+    }
+
     /// The size and the place in the patient.
     pub fn grid(&self) -> &Grid {
         &self.grid
@@ -103,6 +117,17 @@ impl LabelVolume {
     /// When there is no such slice.
     pub fn foreground(&self, axis: Axis, index: usize) -> Result<Mask> {
         self.mask_where(axis, index, |l| l != 0)
+    }
+
+    /// The binary mask of several labels in a slice; of all but 0 when none are named.
+    ///
+    /// # Errors
+    /// When there is no such slice.
+    pub fn mask_of(&self, labels: &[u32], axis: Axis, index: usize) -> Result<Mask> {
+        if labels.is_empty() {
+            return self.foreground(axis, index);
+        }
+        self.mask_where(axis, index, |l| labels.contains(&l))
     }
 
     fn mask_where(&self, axis: Axis, index: usize, wanted: impl Fn(u32) -> bool) -> Result<Mask> {

@@ -468,7 +468,7 @@ fn an_image_file_may_be_dicom_and_names_stay_hidden() {
 
 /// Reads everything of a file; whether all of it could be.
 pub(crate) fn read_all(bytes: &[u8]) -> Result<(), Error> {
-    let limits = Limits { pixels: 1 << 20, side: 4096, file_bytes: 1 << 22 };
+    let limits = Limits { pixels: 1 << 20, side: 4096, file_bytes: 1 << 22, ..Default::default() };
     let file = Dicom::from_bytes(Path::new("cut.dcm"), bytes.to_vec(), &limits)?;
     for frame in 0..file.frames()?.min(16) {
         file.image(frame, PixelValues::Modality)?;

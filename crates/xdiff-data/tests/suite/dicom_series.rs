@@ -10,8 +10,8 @@ use xdiff_data::dicom::{
     self, Dicom, DicomFault, PixelValues, Segmentation, SeriesOptions, SortBy, Spacing, find_series,
 };
 use xdiff_data::{
-    Axis, DataLoader, Error, FileDataset, Limits, LoaderConfig, MaskKind, ReadOptions, SplitConfig, Window,
-    folder, infos, split,
+    Axis, DataLoader, Error, FileDataset, Limits, LoaderConfig, MaskKind, ReadOptions, SliceOptions,
+    SplitConfig, VolumeDataset, VolumeEntry, Window, folder, infos, split,
 };
 
 use crate::common::shared_data;
@@ -239,7 +239,26 @@ fn masks_are_unpacked_and_joined_with_their_slices() {
     assert_eq!(on(&slices[1]), [(1, vec![0, 1, 1, 0, 0, 0])]);
     assert_eq!(on(&slices[2]), []);
 
-    // The same through a dataset: the segmentation object is the mask file of each slice.
+    // As labels on the grid of the series: the two segments overlap on the first slice.
+    let series =
+        dicom::series_of(&slices[1..], &limits).unwrap().swap_remove(0).sorted(&SeriesOptions::default());
+    let series = series.unwrap();
+    let labels = series.labels(&drawn).unwrap();
+    assert_eq!(labels.labels()[..6], [0, 1, 1, 0, 0, 0]);
+    assert_eq!(labels.counts().get(&1), Some(&2));
+    let all =
+        dicom::series_of(&slices, &limits).unwrap().swap_remove(0).sorted(&SeriesOptions::default()).unwrap();
+    assert!(all.labels(&drawn).unwrap_err().to_string().contains("segments 1 and 2"));
+    // And both through a dataset of slices.
+    let patient = series.meta().patient.as_ref().map(|p| p.as_str().to_string());
+    let entry = VolumeEntry::new("series", series.source(PixelValues::Modality).unwrap()).with_labels(labels);
+    let options = SliceOptions::new(Axis::K, Window::Range { lo: 0.0, hi: 20.0 });
+    let sliced = VolumeDataset::new(vec![VolumeEntry { group: patient, ..entry }], options).unwrap();
+    assert_eq!(infos(&sliced).unwrap()[1].group.as_deref(), Some("P1"));
+    let sample = xdiff_data::Dataset::get(&sliced, 0, &mut xdiff_nn::Rng::new(0)).unwrap();
+    assert_eq!(sample.image.data(), [0.0, 0.05, 0.1, 0.15, 0.2, 0.6]);
+
+    // The same through a dataset of files: the segmentation object is the mask file of each slice.
     let mut listing = dicom::listing(dir.path(), &limits).unwrap();
     assert_eq!((listing.entries.len(), &listing.skipped), (3, &vec![at.clone()]));
     listing.entries.iter_mut().for_each(|e| e.masks = vec![(MaskKind::Lesion, at.clone())]);

@@ -230,6 +230,67 @@ fn samples_that_do_not_fit_together_are_refused_by_name() {
 }
 
 #[test]
+fn groups_are_the_batch_by_size() {
+    let lesion = [MaskKind::Lesion];
+    let sides = [4, 6, 4, 5, 6, 6, 4];
+    let samples: Vec<Sample> = sides
+        .iter()
+        .enumerate()
+        .map(|(n, side)| sample(&n.to_string(), *side, Some(n as u32 % 2), &lesion))
+        .collect();
+    let data = Arc::new(InMemory::new(samples, vec!["a".into(), "b".into()]).unwrap());
+    let loader = |config| DataLoader::new(data.clone(), config).unwrap();
+    let plain = LoaderConfig { shuffle: false, ..config(7) };
+    let groups = loader(plain).groups(Position::default()).unwrap();
+    let indices: Vec<_> = groups.iter().map(|g| g.indices.clone()).collect();
+    assert_eq!(indices, [vec![0, 2, 6], vec![1, 4, 5], vec![3]]);
+    for group in &groups {
+        let side = sides[group.indices[0]];
+        assert_eq!(group.images.dims(), [group.len(), 1, side, side]);
+        assert_eq!(group.mask(&MaskKind::Lesion).unwrap().dims(), [group.len(), 1, side, side]);
+        let classes: Vec<u32> = group.indices.iter().map(|i| *i as u32 % 2).collect();
+        assert_eq!(group.classes.as_ref().unwrap().to_vec1::<u32>().unwrap(), classes);
+        assert_eq!(group.next, Position { epoch: 1, batch: 0 });
+    }
+    assert!(matches!(loader(plain).batch(Position::default()), Err(Error::Batch { .. })));
+
+    // The same whatever the number of threads, every sample once, and from a position on as without a stop.
+    let seen = |threads: usize| -> Vec<Vec<Vec<usize>>> {
+        let batches = loader(LoaderConfig { threads, ..config(3) }).epoch_groups(2);
+        batches.map(|b| b.unwrap().into_iter().map(|g| g.indices).collect()).collect()
+    };
+    assert_eq!(seen(1), seen(3));
+    let mut all: Vec<usize> = seen(1).concat().concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..7).collect::<Vec<_>>());
+    let rest = loader(config(3)).rest_of_epoch_groups(Position { epoch: 2, batch: 1 });
+    let rest: Vec<Vec<_>> = rest.map(|b| b.unwrap().into_iter().map(|g| g.indices).collect()).collect();
+    assert_eq!(rest, seen(1)[1..]);
+    // Samples of one size make one group, the batch itself.
+    let one = DataLoader::new(Counting::new(5), config(5)).unwrap();
+    let groups = one.groups(Position::default()).unwrap();
+    assert_eq!(groups.len(), 1);
+    assert_eq!(pixels(&groups[0]), pixels(&one.batch(Position::default()).unwrap()));
+}
+
+#[test]
+fn what_one_size_has_and_another_lacks_is_missed() {
+    let groups = |first: Sample, second: Sample, missing_masks| {
+        let data = InMemory::new(vec![first, second], vec!["a".into()]).unwrap();
+        let config = LoaderConfig { missing_masks, ..config(2) };
+        DataLoader::new(Arc::new(data), config).unwrap().groups(Position::default())
+    };
+    let lesion = [MaskKind::Lesion];
+    let (with, without) = (sample("with", 4, None, &lesion), sample("without", 6, None, &[]));
+    let error = groups(with.clone(), without.clone(), MissingMasks::Refuse).unwrap_err();
+    assert!(matches!(&error, Error::Batch { reason, .. } if reason.contains("without has no")), "{error}");
+    let filled = groups(with, without.clone(), MissingMasks::Empty).unwrap();
+    assert!(filled.iter().all(|g| g.mask(&MaskKind::Lesion).is_ok()));
+    let error = groups(sample("classed", 4, Some(0), &[]), without, MissingMasks::Refuse).unwrap_err();
+    assert!(error.to_string().contains("has no class"), "{error}");
+}
+
+#[test]
 fn impossible_loaders_are_refused() {
     let make = |len, config| DataLoader::new(Counting::new(len), config).map(|_| ());
     assert!(make(4, config(0)).is_err());

@@ -9,9 +9,14 @@ mod dicom_reference;
 #[cfg(feature = "dicom")]
 mod dicom_series;
 mod files;
+#[cfg(feature = "hub")]
+mod hub;
 mod images;
 mod loader;
+#[cfg(feature = "nifti")]
+mod nifti;
 mod phantoms;
 mod shared;
+mod slices;
 mod splits;
 mod volumes;

@@ -107,6 +107,31 @@ fn many_patients_of_uneven_size_come_out_near_the_shares() {
 }
 
 #[test]
+fn folds_of_uneven_patients_are_balanced_down_to_the_rarest_class() {
+    // 60 patients with 3 to 9 slices; the rarest class has one patient a fold.
+    let class = |p: u32| if p.is_multiple_of(12) { 2 } else { u32::from(p.is_multiple_of(3)) };
+    let raw: Vec<(u32, Option<u32>)> =
+        (0..60u32).flat_map(|p| vec![(class(p), Some(p)); 3 + (p * 5 % 7) as usize]).collect();
+    let items = items(&raw);
+    for seed in 0..10 {
+        for fold in k_fold(&items, 5, seed).unwrap() {
+            let count = |part: &[usize], c: u32| part.iter().filter(|i| items[**i].class == Some(c)).count();
+            for c in 0..3 {
+                let share = count(&fold.held_out, c) as f64
+                    / (count(&fold.held_out, c) + count(&fold.train, c)) as f64;
+                let most = if c == 2 { 0.12 } else { 0.03 };
+                assert!((share - 0.2).abs() < most, "seed {seed}, class {c}: a share of {share}");
+            }
+            let rare: BTreeSet<String> = groups(&items, &fold.held_out)
+                .into_iter()
+                .filter(|g| g[1..].parse().is_ok_and(|p: u32| class(p) == 2))
+                .collect();
+            assert_eq!(rare.len(), 1, "seed {seed}: {rare:?}");
+        }
+    }
+}
+
+#[test]
 fn another_seed_gives_another_split() {
     let items = items(&(0..40).map(|i| (i % 2, None)).collect::<Vec<_>>());
     let of = |seed| split(&items, &SplitConfig { seed, ..Default::default() }).unwrap();

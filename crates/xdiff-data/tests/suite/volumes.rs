@@ -143,6 +143,7 @@ fn labels_and_images_are_laid_out_alike() {
             volume.reoriented(Orientation::LPS).voxels().iter().map(|v| *v as u32).collect::<Vec<_>>()
         );
         assert_eq!(labels.counts().len(), 59);
+        assert_eq!(labels.to_volume().unwrap(), volume);
     }
 }
 
@@ -184,6 +185,17 @@ fn grids_are_told_apart() {
 }
 
 #[test]
+fn a_slab_stays_in_its_place() {
+    let grid = *numbered([4, 3, 5], "PIR").grid();
+    let slab = grid.slab(2, 3).unwrap();
+    assert_eq!((slab.dims(), slab.spacing()), ([4, 3, 3], grid.spacing()));
+    assert_eq!(slab.affine().apply([1.0, 2.0, 0.5]), grid.affine().apply([1.0, 2.0, 2.5]));
+    for (first, count) in [(0, 0), (3, 3), (5, 1), (usize::MAX, 2)] {
+        assert!(matches!(grid.slab(first, count), Err(Error::Argument { .. })), "{first} {count}");
+    }
+}
+
+#[test]
 fn what_is_no_volume_is_refused() {
     let affine = Affine::scaling([1.0; 3]).unwrap();
     for dims in [[0, 1, 1], [usize::MAX, 2, 1]] {
@@ -193,6 +205,7 @@ fn what_is_no_volume_is_refused() {
     assert!(Volume::new(grid, vec![0.0; 3]).is_err());
     assert!(Volume::with_frames(grid, 0, vec![]).is_err());
     assert!(LabelVolume::new(grid, vec![0; 5]).is_err());
+    assert!(LabelVolume::new(grid, vec![0, 1, 2, 1 << 25]).unwrap().to_volume().is_err());
     let volume = Volume::new(grid, vec![0.0, f32::NAN, 2.5, 3.0]).unwrap();
     assert_eq!(volume.extent(), Some((0.0, 3.0)));
     assert!(matches!(volume.slice(Axis::K, 0), Err(Error::NonFinite { count: 1, total: 4, .. })));
