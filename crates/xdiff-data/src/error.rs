@@ -171,6 +171,15 @@ pub enum Error {
         /// The panic's message.
         message: String,
     },
+    /// A DICOM file or series cannot be used.
+    #[cfg(feature = "dicom")]
+    #[error("{}: {fault}", path.display())]
+    Dicom {
+        /// The file, or the folder of a series.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: crate::dicom::DicomFault,
+    },
     /// A file of a hub cannot be had.
     #[cfg(feature = "hub")]
     #[error("{file}: {fault}")]

@@ -11,8 +11,13 @@ use crate::listing::{Entry, Listing};
 use crate::mask::MaskKind;
 use crate::{Error, Result};
 
-/// The endings, in small letters, of the files that count as images.
-pub const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "tif", "tiff", "bmp", "dib"];
+/// The endings, in small letters, of the files that count as images. `dcm` and `dicom` are among them
+/// with the feature `dicom`.
+pub const EXTENSIONS: &[&str] = if cfg!(feature = "dicom") {
+    &["png", "jpg", "jpeg", "tif", "tiff", "bmp", "dib", "dcm", "dicom"]
+} else {
+    &["png", "jpg", "jpeg", "tif", "tiff", "bmp", "dib"]
+};
 
 /// One folder a class: `root/glioma/*.png`, `root/healthy/*.png`, to any depth below the class folder.
 ///
@@ -162,7 +167,7 @@ fn walk(root: &Path) -> Result<(Vec<Entry>, Vec<PathBuf>)> {
         return Err(Error::layout(
             root,
             format!("no images in it ({} other files)", skipped.len()),
-            "images are told by their endings: png, jpg, jpeg, tif, tiff, bmp, dib",
+            "images are told by their endings: png, jpg, jpeg, tif, tiff, bmp, dib; dcm and dicom with the feature `dicom`",
         ));
     }
     Ok((entries, skipped))

@@ -14,7 +14,8 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
-    /// As stored in the file: 0..=255, 0..=65535 or any float. A [`Window`](crate::Window) leads from here.
+    /// As stored in the file: 0..=255, 0..=65535 or any float; of a DICOM file its modality values, such as
+    /// Hounsfield units. A [`Window`](crate::Window) leads from here.
     Stored,
     /// 0 to 1.
     Unit,
@@ -30,6 +31,13 @@ pub enum Depth {
     U8,
     /// 16-bit unsigned.
     U16,
+    /// Any other whole number, of 1 to 16 bits.
+    Integer {
+        /// The bits.
+        bits: u8,
+        /// Whether it is in two's complement.
+        signed: bool,
+    },
     /// 32-bit float.
     F32,
 }
@@ -40,6 +48,11 @@ impl Depth {
         match self {
             Depth::U8 => Some((0.0, 255.0)),
             Depth::U16 => Some((0.0, 65535.0)),
+            Depth::Integer { bits, signed } => {
+                let steps = f32::from(bits).exp2();
+                let least = if signed { -0.5 * steps } else { 0.0 };
+                Some((least, least + steps - 1.0))
+            }
             Depth::F32 => None,
         }
     }
@@ -54,6 +67,10 @@ pub struct Origin {
     pub depth: Depth,
     /// How many channels the file had: 1 for grey, 3 for RGB.
     pub channels: usize,
+    /// Whether the least value is meant to be seen brightest, as in DICOM's MONOCHROME1. A
+    /// [`Window`](crate::Window) turns the values of such an image round.
+    #[serde(default)]
+    pub inverted: bool,
     /// The window that its values went through, once they did.
     pub windowed: Option<Windowed>,
 }
@@ -128,7 +145,7 @@ impl Image {
                 format!("{} values cannot be an image of {channels}×{height}×{width}", data.len()),
             ));
         }
-        let origin = Origin { path: None, depth: Depth::F32, channels, windowed: None };
+        let origin = Origin { path: None, depth: Depth::F32, channels, inverted: false, windowed: None };
         let image = Self { channels, height, width, data, scale, origin };
         image.check_finite()?;
         Ok(image)
@@ -138,6 +155,9 @@ impl Image {
     /// numbers stay as stored; nothing is scaled. The format is told by the content, not by the name.
     /// A wholly opaque alpha channel is dropped, since it says nothing; any other is refused. Orientation
     /// tags are not followed: rows and columns are those of the file.
+    ///
+    /// With the feature `dicom` it reads DICOM files of one frame too. Their numbers are modality values,
+    /// which are Hounsfield units in CT; `dicom::Dicom` gives the stored ones.
     ///
     /// # Errors
     /// When the file is missing, empty, truncated, not an image, of a kind not listed above, larger
@@ -276,7 +296,7 @@ impl Image {
     }
 }
 
-fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     let meta = fs::metadata(path).map_err(|e| Error::io(path, e))?;
     if !meta.is_file() {
         return Err(Error::malformed(path, "not a file", "give the path of an image file"));
@@ -294,7 +314,20 @@ fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| Error::io(path, e))
 }
 
+#[cfg(feature = "dicom")]
+fn decode_dicom(path: &Path, bytes: Vec<u8>, limits: &Limits) -> Result<Image> {
+    crate::dicom::read_image(path, bytes, limits)
+}
+
+#[cfg(not(feature = "dicom"))]
+fn decode_dicom(path: &Path, _: Vec<u8>, _: &Limits) -> Result<Image> {
+    Err(Error::malformed(path, "it is a DICOM file", "build `xdiff-data` with the feature `dicom`"))
+}
+
 fn decode(path: &Path, bytes: Vec<u8>, limits: &Limits) -> Result<Image> {
+    if bytes.get(128..132) == Some(b"DICM") {
+        return decode_dicom(path, bytes, limits);
+    }
     let format = image::guess_format(&bytes)
         .map_err(|_| Error::malformed(path, "not an image", "give a PNG, JPEG, TIFF or BMP file"))?;
     if format == ImageFormat::Jpeg && !jpeg_is_complete(&bytes) {
@@ -365,7 +398,7 @@ fn planar(
         });
     };
     let channels = layout.colours();
-    let origin = Origin { path: None, depth, channels, windowed: None };
+    let origin = Origin { path: None, depth, channels, inverted: false, windowed: None };
     Ok(Image { channels, height, width, data, scale: Scale::Stored, origin })
 }
 
@@ -410,7 +443,7 @@ fn decoding_error(path: &Path, limits: &Limits, error: ImageError) -> Error {
 
 /// Whether an end-of-image marker follows the last start-of-scan marker. The decoder itself fills what
 /// is missing with grey. Inside a scan 0xFF is always escaped, so both markers are real where found.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
+pub(crate) fn jpeg_is_complete(bytes: &[u8]) -> bool {
     let find = |marker: u8, from: usize| bytes[from..].windows(2).rposition(|w| w == [0xFF, marker]);
     match find(0xDA, 0) {
         Some(scan) => find(0xD9, scan).is_some(),

@@ -27,9 +27,14 @@
 //!
 //! Image files are read through [`FileDataset`], whose list comes from [`read_manifest`] or [`folder`], and
 //! whose [`Window`] must be chosen: nothing is ever scaled by an image's own range.
+//!
+//! With the feature `dicom`, DICOM files are read wherever image files are, and the module `dicom` reads
+//! their frames, series and segmentation objects.
 
 pub mod augment;
 pub mod dataset;
+#[cfg(feature = "dicom")]
+pub mod dicom;
 pub mod error;
 pub mod folder;
 #[cfg(feature = "hub")]

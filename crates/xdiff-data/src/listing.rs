@@ -1,7 +1,7 @@
 //! Lists of image files with their classes, groups and masks, and the dataset that reads them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use xdiff_nn::Rng;
@@ -138,6 +138,9 @@ impl ReadOptions {
 }
 
 /// Reads the files of a [`Listing`].
+///
+/// With the feature `dicom`, a mask file may be a DICOM segmentation object: the mask is then that of the
+/// segments whose label, in small letters, is the mask's kind, on the slice that the image is.
 #[derive(Clone, Debug)]
 pub struct FileDataset {
     listing: Listing,
@@ -177,9 +180,11 @@ impl FileDataset {
         &self.listing
     }
 
-    fn mask(&self, path: &PathBuf, image: &Image) -> Result<Mask> {
-        let stored = Image::read(path, &self.options.limits)?;
-        let mask = Mask::from_image(&stored, self.options.mask_rule)?;
+    fn mask(&self, kind: &MaskKind, path: &Path, image: &Image) -> Result<Mask> {
+        let mask = match drawn_mask(kind, path, image, &self.options.limits)? {
+            Some(mask) => mask,
+            None => Mask::from_image(&Image::read(path, &self.options.limits)?, self.options.mask_rule)?,
+        };
         if (mask.height(), mask.width()) == (image.height(), image.width()) {
             return Ok(mask);
         }
@@ -195,6 +200,17 @@ impl FileDataset {
             mask_width: mask.width(),
         })
     }
+}
+
+/// The mask of a segmentation object, for the slice that the image is.
+#[cfg(feature = "dicom")]
+fn drawn_mask(kind: &MaskKind, path: &Path, image: &Image, limits: &Limits) -> Result<Option<Mask>> {
+    crate::dicom::drawn_mask(kind, path, image, limits)
+}
+
+#[cfg(not(feature = "dicom"))]
+fn drawn_mask(_: &MaskKind, _: &Path, _: &Image, _: &Limits) -> Result<Option<Mask>> {
+    Ok(None)
 }
 
 impl Dataset for FileDataset {
@@ -217,7 +233,7 @@ impl Dataset for FileDataset {
         let entry = &self.listing.entries[index];
         let stored = Image::read(&entry.path, &self.options.limits)?.with_colour(self.options.colour)?;
         let image = self.options.window.apply(stored)?;
-        let masks = entry.masks.iter().map(|(kind, path)| Ok((kind.clone(), self.mask(path, &image)?)));
+        let masks = entry.masks.iter().map(|(kind, path)| Ok((kind.clone(), self.mask(kind, path, &image)?)));
         let masks = masks.collect::<Result<BTreeMap<_, _>>>()?;
         let Some(geometry) = &self.options.geometry else { return Ok(Sample { info, image, masks }) };
         let masks = masks.into_iter().map(|(kind, mask)| Ok((kind, geometry.mask(&mask)?)));

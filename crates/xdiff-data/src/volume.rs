@@ -71,7 +71,7 @@ impl Volume {
     }
 
     fn assembled(grid: Grid, frames: usize, voxels: Vec<f32>) -> Self {
-        let origin = Origin { path: None, depth: Depth::F32, channels: 1, windowed: None };
+        let origin = Origin { path: None, depth: Depth::F32, channels: 1, inverted: false, windowed: None };
         Self { grid, frames, voxels, frame_seconds: None, origin }
     }
 

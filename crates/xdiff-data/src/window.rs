@@ -9,7 +9,8 @@ use crate::{Error, Result};
 /// The stored values that become 0 and 1. There is no window that looks at the image it is applied to:
 /// two images through one window stay comparable.
 ///
-/// A value v becomes clamp((v − lo) / (hi − lo), 0, 1).
+/// A value v becomes clamp((v − lo) / (hi − lo), 0, 1); in an image whose least value is to be seen
+/// brightest ([`Origin::inverted`](crate::Origin), DICOM's MONOCHROME1), 1 minus that.
 ///
 /// ```
 /// use xdiff_data::{Image, Scale, Window};
@@ -69,7 +70,11 @@ impl Window {
         let clipped = outside as f64 / image.data().len() as f64;
         let width = hi - lo;
         image.origin.windowed = Some(Windowed { lo, hi, clipped });
-        Ok(image.map(Scale::Unit, |v| ((v - lo) / width).clamp(0.0, 1.0)))
+        let inverted = image.origin.inverted;
+        Ok(image.map(Scale::Unit, |v| {
+            let shown = ((v - lo) / width).clamp(0.0, 1.0);
+            if inverted { 1.0 - shown } else { shown }
+        }))
     }
 
     fn bounds(&self, image: &Image) -> Result<(f32, f32)> {

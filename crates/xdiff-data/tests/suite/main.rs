@@ -2,6 +2,12 @@
 
 mod common;
 mod configs;
+#[cfg(feature = "dicom")]
+mod dicom_files;
+#[cfg(feature = "dicom")]
+mod dicom_reference;
+#[cfg(feature = "dicom")]
+mod dicom_series;
 mod files;
 #[cfg(feature = "hub")]
 mod hub;
