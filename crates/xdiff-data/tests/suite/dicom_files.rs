@@ -247,6 +247,27 @@ fn padding_is_found_however_its_number_is_written() {
 }
 
 #[test]
+fn float_pixels_are_read_as_they_are_unless_they_are_no_numbers() {
+    let floats = |values: [f32; 6]| {
+        let mut object = Object::image().without(tags::PIXEL_DATA);
+        object.0.put(DataElement::new(
+            tags::FLOAT_PIXEL_DATA,
+            VR::OF,
+            PrimitiveValue::F32(values[..].into()),
+        ));
+        object
+    };
+    let values = [-1.5, 0.0, 2.25, 1e9, 3.0, 4.0];
+    for syntax in [EXPLICIT, BIG_ENDIAN] {
+        let file = floats(values).open(syntax).unwrap();
+        assert_eq!(file.image(0, PixelValues::Modality).unwrap().data(), values);
+        assert!(file.stored(0).is_err());
+    }
+    let file = floats([f32::NAN, 0.0, 0.0, f32::INFINITY, 0.0, 0.0]).open(EXPLICIT).unwrap();
+    assert!(matches!(file.image(0, PixelValues::Stored), Err(Error::NonFinite { count: 2, total: 6, .. })));
+}
+
+#[test]
 fn colours_come_out_as_planes_of_rgb() {
     let red_to_grey: Vec<u8> =
         (0..18).map(|i| [255, 0, 10][i % 3] - if i >= 9 && i % 3 == 0 { 55 } else { 0 }).collect();
