@@ -196,9 +196,9 @@ pub enum HubFault {
         /// The file.
         place: PathBuf,
         /// What was asked for, or what the hub promised.
-        expected: String,
+        expected: Box<str>,
         /// What it has.
-        got: String,
+        got: Box<str>,
         /// What to do.
         hint: &'static str,
     },

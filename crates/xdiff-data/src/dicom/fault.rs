@@ -159,9 +159,9 @@ pub enum DicomFault {
         /// What differs.
         what: &'static str,
         /// What it has.
-        found: String,
+        found: Box<str>,
         /// What the first slice has.
-        expected: String,
+        expected: Box<str>,
     },
 }
 

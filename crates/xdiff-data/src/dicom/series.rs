@@ -226,7 +226,12 @@ impl FoundSeries {
     fn check_alike(&self) -> Outcome<()> {
         let Some(first) = self.slices.first() else { return Ok(()) };
         let differ = |slice: &Slice, what, found: String, expected: String| {
-            Err(DicomFault::Mixed { file: slice.name(), what, found, expected })
+            Err(DicomFault::Mixed {
+                file: slice.name(),
+                what,
+                found: found.into(),
+                expected: expected.into(),
+            })
         };
         for slice in &self.slices {
             if slice.size != first.size {
@@ -271,8 +276,8 @@ fn mixed_rescale(slices: &[Slice]) -> Option<DicomFault> {
     Some(DicomFault::Mixed {
         file: other.name(),
         what: "the rescaling",
-        found: format!("{:?}", other.modality),
-        expected: format!("{:?}", first.modality),
+        found: format!("{:?}", other.modality).into(),
+        expected: format!("{:?}", first.modality).into(),
     })
 }
 

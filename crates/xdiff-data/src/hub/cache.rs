@@ -118,5 +118,5 @@ pub(super) fn check_digest(path: &Path, expected: &str, file: &HubFile) -> Resul
     }
     let place = path.to_path_buf();
     let hint = "remove it to have it fetched anew, or correct the expected sum";
-    Err(fault(file, HubFault::Digest { place, expected: expected.into(), got, hint }))
+    Err(fault(file, HubFault::Digest { place, expected: expected.into(), got: got.into(), hint }))
 }

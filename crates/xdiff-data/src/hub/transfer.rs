@@ -234,7 +234,12 @@ impl Link<'_> {
             if !got.eq_ignore_ascii_case(expected) {
                 let hint = "it was not kept; correct the expected sum, or try again";
                 let expected = expected.clone();
-                return Err(self.fault(HubFault::Digest { place, expected, got, hint }));
+                return Err(self.fault(HubFault::Digest {
+                    place,
+                    expected: expected.into(),
+                    got: got.into(),
+                    hint,
+                }));
             }
         }
         Ok(())
