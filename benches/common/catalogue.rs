@@ -195,7 +195,7 @@ pub fn vision() -> Vec<Workload> {
 pub fn metrics() -> Vec<Workload> {
     let presets = [SsimPreset::Wang, SsimPreset::SkimageDefault, SsimPreset::Torchmetrics];
     let (vectors, dim) = (4096, 2048);
-    let mut all = presets.map(|preset| Metric::Ssim { preset, images: 1000, size: 512 }).to_vec();
+    let mut all = presets.map(|preset| Metric::Ssim { preset, images: 100, size: 512 }).to_vec();
     all.extend([Metric::Moments { vectors, dim }, Metric::Frechet { vectors, dim }]);
     all.into_iter().map(Workload::metric).collect()
 }

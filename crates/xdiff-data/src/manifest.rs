@@ -64,6 +64,9 @@ pub struct ManifestConfig {
     pub image_role: String,
     /// Only rows whose column has one of the values are listed; all filters must agree.
     pub filters: BTreeMap<String, Vec<String>>,
+    /// Only rows whose path lies below this folder are listed; relative to the manifest's folder, with
+    /// `/` between names.
+    pub below: Option<String>,
     /// The kind of the masks.
     pub pair_kind: PairKind,
     /// Whether each listed file must exist.
@@ -82,6 +85,7 @@ impl Default for ManifestConfig {
             role: Column::optional("role"),
             image_role: "image".into(),
             filters: BTreeMap::new(),
+            below: None,
             pair_kind: PairKind::All(MaskKind::Lesion),
             check_files: true,
         }
@@ -272,6 +276,11 @@ impl Table {
         let text = |place: Option<usize>| {
             place.and_then(|i| record.get(i)).map(str::trim).filter(|t| !t.is_empty()).map(str::to_string)
         };
+        let path = self.relative(line, &text(Some(header.path)).unwrap_or_default())?;
+        let is_below = config.below.as_ref().is_none_or(|folder| {
+            let folder = folder.trim_matches('/');
+            folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+        });
         let pairs = text(header.pair).unwrap_or_default();
         let role = text(header.role);
         let is_image = header.role.is_none() || role.as_deref() == Some(config.image_role.as_str());
@@ -280,7 +289,7 @@ impl Table {
         };
         Ok(Row {
             line,
-            path: self.relative(line, &text(Some(header.path)).unwrap_or_default())?,
+            path,
             class: text(header.class),
             group: text(header.group),
             part: self.part(line, text(header.split).as_deref())?,
@@ -289,7 +298,7 @@ impl Table {
                 .filter(|p| !p.trim().is_empty())
                 .map(|p| self.relative(line, p.trim()))
                 .collect::<Result<_>>()?,
-            listed: is_image && header.filters.iter().all(wanted),
+            listed: is_image && is_below && header.filters.iter().all(wanted),
         })
     }
 

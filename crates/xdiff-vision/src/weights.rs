@@ -81,7 +81,8 @@ pub struct Fitted {
 /// assert_eq!(fitted.params.trainable().count(), 2);
 ///
 /// // Norms of frozen layers keep their statistics when the pass is told so.
-/// let pass = Pass::train(&mut ()).with_frozen(&fitting.freeze);
+/// let tap = &mut ();
+/// let pass = Pass::train(tap).with_frozen(&fitting.freeze);
 /// # drop(pass);
 /// # Ok::<(), xdiff_vision::Error>(())
 /// ```

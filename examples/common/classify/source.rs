@@ -119,7 +119,7 @@ pub fn folder(dir: &Path, options: &FolderOptions) -> Result<ClassData, AnyError
 }
 
 fn listed(manifest: &Path, prefix: &str, options: &FolderOptions) -> Result<Listing, AnyError> {
-    let mut config = ManifestConfig { check_files: true, ..Default::default() }.filter("dataset", [prefix]);
+    let mut config = ManifestConfig { below: Some(prefix.to_owned()), ..Default::default() };
     for (column, value) in &options.only {
         let mut values = config.filters.remove(column).unwrap_or_default();
         values.push(value.clone());

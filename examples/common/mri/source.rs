@@ -75,8 +75,8 @@ pub fn folder(dir: &Path, mask: MaskKind, size: usize, seed: u64) -> Result<MriD
     let options = ReadOptions::new(Window::Full).with(Geometry::square(size), Colour::Grey);
     let (listing, how) = match manifest_above(dir) {
         Some((file, prefix)) => {
-            let config = ManifestConfig { pair_kind: PairKind::All(mask.clone()), ..Default::default() }
-                .filter("dataset", [prefix.as_str()]);
+            let pair_kind = PairKind::All(mask.clone());
+            let config = ManifestConfig { pair_kind, below: Some(prefix), ..Default::default() };
             let listing = read_manifest(&file, &config)?;
             (listing, format!("split and groups from {}", file.display()))
         }

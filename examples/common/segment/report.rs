@@ -143,8 +143,8 @@ pub fn write(
     report.section("Scores");
     report.table(&summary, format!("n = {} images held out, seed {}.", cases.len(), settings.fit.seed));
     report.note(
-        "Intervals are mean ± 1.96 sd/√n over images. Images of one patient resemble each other, so that they are too \
-         narrow where a patient has several.",
+        "Intervals are 95 % BCa bootstrap intervals of the mean (1000 replicates, seed 0); whole patients are drawn, or \
+         whole blocks of slices where the data give no patients.",
     );
     report.section("Pictures");
     report.figure(

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use xdiff::core::Metric;
-use xdiff::metrics::{Dice, Running};
+use xdiff::metrics::{BootstrapConfig, Design, Dice, Running, bootstrap_mean};
 
 use crate::AnyError;
 
@@ -48,7 +48,7 @@ pub struct Mean {
     pub mean: f64,
     /// The standard deviation over images; `None` for fewer than two.
     pub sd: Option<f64>,
-    /// The interval that holds the mean with 95 % confidence; `None` for fewer than two images.
+    /// The interval that holds the mean with 95 % confidence; `None` for fewer than two patients.
     pub interval: Option<(f64, f64)>,
     /// How many images.
     pub n: usize,
@@ -70,17 +70,24 @@ fn dice(a: &[u8], b: &[u8]) -> Result<f64, AnyError> {
     Ok(Dice::default().of_slices(&inside(a), &inside(b))?)
 }
 
-/// The mean and its interval: that of the normal distribution, mean ± 1.96 sd/√n.
-fn mean(name: &'static str, values: &[f64]) -> Result<Option<Mean>, AnyError> {
+/// The mean and its bootstrap interval, for which whole patients are drawn where they are known.
+fn mean(name: &'static str, values: &[(f64, &CaseScores)]) -> Result<Option<Mean>, AnyError> {
     if values.is_empty() {
         return Ok(None);
     }
+    let patients: Option<Vec<&String>> = values.iter().map(|(_, case)| case.group.as_ref()).collect();
+    let values: Vec<f64> = values.iter().map(|(value, _)| *value).collect();
     let mut running = Running::new(Dice::default());
-    running.push(values);
+    running.push(&values);
     let summary = running.compute()?;
+    let design = match patients {
+        Some(patients) => Design::groups(&patients),
+        None => Design::samples(values.len()),
+    };
+    // One patient has no interval.
+    let interval = design.and_then(|design| bootstrap_mean(&values, &design, &BootstrapConfig::default()));
+    let interval = interval.ok().map(|at| (at.low, at.high));
     let sd = (summary.n > 1).then_some(summary.sd);
-    let half = sd.map(|sd| 1.96 * sd / (summary.n as f64).sqrt());
-    let interval = half.map(|half| (summary.mean - half, summary.mean + half));
     Ok(Some(Mean { name, mean: summary.mean, sd, interval, n: summary.n }))
 }
 
@@ -105,21 +112,16 @@ pub fn score(all: &[Case]) -> Result<Scores, AnyError> {
             found_pixels: pixels(&case.found),
         });
     }
-    let present = |c: &&CaseScores| c.true_pixels > 0;
-    let of = |keep: &dyn Fn(&&CaseScores) -> bool, value: fn(&CaseScores) -> f64| -> Vec<f64> {
-        cases.iter().filter(|c| keep(c)).map(value).collect()
+    let present = |c: &CaseScores| c.true_pixels > 0;
+    let of = |value: &dyn Fn(&CaseScores) -> Option<f64>| -> Vec<(f64, &CaseScores)> {
+        cases.iter().filter_map(|case| Some((value(case)?, case))).collect()
     };
+    let left_empty = |c: &CaseScores| (!present(c)).then(|| f64::from(u8::from(c.found_pixels == 0)));
     let means = [
-        mean("Dice, images with a mask", &of(&present, |c| c.dice))?,
-        mean(
-            "Dice with another image's mask (chance)",
-            &cases.iter().filter_map(|c| c.dice_other).collect::<Vec<_>>(),
-        )?,
-        mean("Dice, all images (1 where both are empty)", &of(&|_| true, |c| c.dice))?,
-        mean(
-            "images without a mask that were left empty, share",
-            &of(&|c| !present(c), |c| f64::from(u8::from(c.found_pixels == 0))),
-        )?,
+        mean("Dice, images with a mask", &of(&|c| present(c).then_some(c.dice)))?,
+        mean("Dice with another image's mask (chance)", &of(&|c| c.dice_other))?,
+        mean("Dice, all images (1 where both are empty)", &of(&|c| Some(c.dice)))?,
+        mean("images without a mask that were left empty, share", &of(&left_empty))?,
     ];
     let join =
         |pick: fn(&Case) -> &Vec<u8>| all.iter().flat_map(|c| pick(c).iter().copied()).collect::<Vec<u8>>();

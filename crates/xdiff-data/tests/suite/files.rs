@@ -184,6 +184,19 @@ fn manifests_are_read_with_their_filters_and_pairs() {
 }
 
 #[test]
+fn only_what_lies_below_a_folder_is_listed() {
+    let table = "path\nx/a.png\nx/y/b.png\nxy/c.png\nd.png\n";
+    let ids_below = |folder: &str| {
+        let config = ManifestConfig { below: Some(folder.into()), check_files: false, ..Default::default() };
+        manifest("m.tsv", table, &config).unwrap().entries.into_iter().map(|e| e.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids_below("x"), ["x/a.png", "x/y/b.png"]);
+    assert_eq!(ids_below("x/y/"), ["x/y/b.png"]);
+    assert_eq!(ids_below("").len(), 4);
+    assert!(ids_below("z").is_empty());
+}
+
+#[test]
 fn malformed_manifests_are_refused_by_line() {
     let default = ManifestConfig::default();
     let by_class = ManifestConfig { pair_kind: PairKind::ByClass, ..default.clone() };
