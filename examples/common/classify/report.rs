@@ -270,7 +270,8 @@ impl Page<'_> {
             let validated = points(run, |e| e.validation.get(&Measure::Loss).copied());
             series.push(LineSeries::new(format!("validation, seed {}", run.seed), validated));
         }
-        let options = ChartOptions::titled("Loss", "epoch", "cross-entropy");
+        let options =
+            ChartOptions { y_scale: Scale::Log, ..ChartOptions::titled("Loss", "epoch", "cross-entropy") };
         let picture = LineChart { options, series }.render()?;
         let ends: Vec<String> = runs
             .iter()
