@@ -9,7 +9,7 @@ use xdiff::nn::Rng;
 use xdiff::vision::train::{FitConfig, History, Measure};
 use xdiff::viz::{
     Cell, ChartOptions, Colormap, Grid, GridOptions, Guide, LineChart, LineSeries, MatrixChart, Plane,
-    Report, ScatterChart, ScatterSeries, Table, ValueRange, save_png, write_atomic,
+    Report, Scale, ScatterChart, ScatterSeries, Table, ValueRange, save_png, write_atomic,
 };
 
 use super::judging::Judged;
