@@ -3,14 +3,15 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use xdiff_nn::layers::{Activation, BatchNormConfig, Pool2d, adaptive_avg_pool2d, max_pool2d};
-use xdiff_nn::{Init, Params};
+use xdiff_nn::Params;
+use xdiff_nn::layers::{Activation, Pool2d, adaptive_avg_pool2d, max_pool2d};
 
-use crate::averaged_head::AveragedHead;
-use crate::backbone::{changed, positive, probability};
-use crate::conv_unit::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
-use crate::mixed::{Mixed, Plan, Pooling, Window};
-use crate::transform_input::{self, transform_input};
+use crate::backbone::changed;
+use crate::check::{positive, probability};
+use crate::parts::transform_input::{self, transform_input};
+use crate::parts::{
+    ConvUnit, LinearSite, Mixed, PooledHead, Pooling, Step, UnitStyle, Window, head_of, normal_or_default,
+};
 use crate::{Backbone, BackboneConfig, Description, Head, Maps, Pass, Result};
 
 /// What a [`GoogLeNet`] is made of; torchvision's keyword arguments and defaults.
@@ -21,7 +22,7 @@ pub struct GoogLeNetConfig {
     pub in_channels: usize,
     /// How many classes the heads tell apart.
     pub num_classes: usize,
-    /// Whether there are two auxiliary heads, which run in training only. torchvision's files hold
+    /// Whether there are two auxiliary classifiers, which run in training only. torchvision's files hold
     /// them: without them, drop `aux1.` and `aux2.` with a [`KeyMap`](xdiff_nn::weights::KeyMap).
     pub aux_logits: bool,
     /// Whether images come normalised by ImageNet's means and deviations and are mapped to −1..1 first.
@@ -31,7 +32,7 @@ pub struct GoogLeNetConfig {
     pub init_weights: bool,
     /// Probability of dropout before the last layer.
     pub dropout: f64,
-    /// Probability of dropout before the last layer of an auxiliary head.
+    /// Probability of dropout before the last layer of an auxiliary classifier.
     pub dropout_aux: f64,
 }
 
@@ -69,24 +70,21 @@ impl GoogLeNetConfig {
 
     /// torchvision draws from a normal with deviation 0.01, cut off at ±2: at 200 deviations.
     fn style(&self) -> UnitStyle {
-        UnitStyle {
-            names: StageNames::NAMED,
-            norm: BatchNormConfig { eps: 1e-3, ..Default::default() },
-            act: Activation::Relu,
-            init: if self.init_weights { ConvInit::Normal(0.01) } else { ConvInit::Default },
-        }
+        UnitStyle::inception(self.deviation())
+    }
+
+    fn deviation(&self) -> Option<f64> {
+        self.init_weights.then_some(0.01)
     }
 
     fn linear(&self, inputs: usize, outputs: usize, params: &Params) -> Result<LinearSite> {
-        let usual = Init::torch_default(inputs);
-        let weight = if self.init_weights { Init::Normal(0.01) } else { usual };
-        LinearSite::new((inputs, outputs), (weight, usual), params)
+        LinearSite::new((inputs, outputs), normal_or_default(self.deviation(), inputs), params)
     }
 }
 
 impl BackboneConfig for GoogLeNetConfig {
     fn describe(&self) -> Description {
-        let auxiliary_heads =
+        let auxiliary_classifiers =
             if self.aux_logits { HEADS.map(|(head, _)| format!("{head}.fc2")).to_vec() } else { Vec::new() };
         Description {
             name: "googlenet".to_owned(),
@@ -94,8 +92,8 @@ impl BackboneConfig for GoogLeNetConfig {
             classes: self.num_classes,
             // Each pooling with a window of 3 needs two pixels.
             least_side: 15,
-            head: "fc".to_owned(),
-            auxiliary_heads,
+            classifier: "fc".to_owned(),
+            auxiliary_classifiers,
             stem: "conv1.conv".to_owned(),
         }
     }
@@ -106,6 +104,10 @@ impl BackboneConfig for GoogLeNetConfig {
 
     fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
         Ok(Box::new(GoogLeNet::new(self, params)?))
+    }
+
+    fn build_without_head(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(GoogLeNet::without_head(&Self { aux_logits: false, ..self.clone() }, params)?.0))
     }
 }
 
@@ -144,13 +146,13 @@ const STAGES: [StagePlan; 3] = [
     ),
 ];
 
-/// The auxiliary heads, and the blocks whose maps they take.
+/// The auxiliary classifiers, and the blocks whose maps they take.
 const HEADS: [(&str, &str); 2] = [("aux1", "inception4a"), ("aux2", "inception4d")];
 
 /// GoogLeNet (Szegedy et al., 2015) with batch norm, as torchvision has it: the branch that the paper
 /// gives 5×5 windows has 3×3 ones, as in torchvision's released weights.
 ///
-/// In training both auxiliary heads run: [`Maps::auxiliary`] holds `aux1` and `aux2` in this order
+/// In training both auxiliary classifiers run: [`Maps::auxiliary`] holds `aux1` and `aux2` in this order
 /// (torchvision returns them the other way round). The paper adds their losses with weight 0.3.
 ///
 /// Tap sites are torchvision's modules: `conv1`, `maxpool1`, `inception3a`, its branches
@@ -171,11 +173,12 @@ const HEADS: [(&str, &str); 2] = [("aux1", "inception4a"), ("aux2", "inception4d
 /// ```
 #[derive(Debug)]
 pub struct GoogLeNet {
-    config: GoogLeNetConfig,
+    description: Description,
+    transform_input: bool,
     stem: [ConvUnit; 3],
     pool: Halving,
     stages: Vec<Stage>,
-    head: AveragedHead,
+    head: Option<PooledHead>,
 }
 
 /// A pooling that halves the size, counting a last window that reaches beyond the edge.
@@ -196,11 +199,11 @@ impl Halving {
     }
 }
 
-/// A pooling, and blocks with the auxiliary heads on their maps.
+/// A pooling, and blocks with the auxiliary classifiers on their maps.
 #[derive(Debug)]
 struct Stage {
     pool: Halving,
-    blocks: Vec<(Mixed, Option<AuxiliaryHead>)>,
+    blocks: Vec<(Mixed, Option<AuxiliaryClassifier>)>,
 }
 
 impl GoogLeNet {
@@ -209,6 +212,15 @@ impl GoogLeNet {
     /// # Errors
     /// Those of [`GoogLeNetConfig::validate`] and [`Params::weight`].
     pub fn new(config: &GoogLeNetConfig, params: &Params) -> Result<Self> {
+        let (network, channels) = Self::without_head(config, params)?;
+        let fc = config.linear(channels, config.num_classes, &params.at("fc"))?;
+        let head = PooledHead::new(fc).pool_site(params.full("avgpool"));
+        let head = Some(head.dropout(params.full("dropout"), config.dropout));
+        Ok(Self { description: config.describe(), head, ..network })
+    }
+
+    /// The network without its head, and the channels of its maps.
+    fn without_head(config: &GoogLeNetConfig, params: &Params) -> Result<(Self, usize)> {
         config.validate()?;
         let style = config.style();
         let [first, second, third] = STEM;
@@ -226,27 +238,28 @@ impl GoogLeNet {
                 channels = block.channels();
                 let head = HEADS.iter().find(|(_, after)| config.aux_logits && after == name);
                 let head = head
-                    .map(|(head, _)| AuxiliaryHead::new(channels, config, style, &params.at(head)))
+                    .map(|(head, _)| AuxiliaryClassifier::new(channels, config, style, &params.at(head)))
                     .transpose()?;
                 blocks.push((block, head));
             }
             stages.push(Stage { pool: Halving::new(pool, params), blocks });
         }
-        let fc = config.linear(channels, config.num_classes, &params.at("fc"))?;
-        Ok(Self {
-            config: config.clone(),
+        let network = Self {
+            description: config.describe().without_head(),
+            transform_input: config.transform_input,
             stem,
             pool: Halving::new(("maxpool1", 3), params),
             stages,
-            head: AveragedHead::new(config.dropout, fc, params),
-        })
+            head: None,
+        };
+        Ok((network, channels))
     }
 }
 
 /// One block of four branches.
 fn block(inputs: usize, widths: Widths, style: UnitStyle, params: &Params) -> Result<Mixed> {
     let [one, reduced, three, reduced_again, again, projected] = widths;
-    let conv = |name, channels, kernel| Plan::Conv(Window::same(name, channels, (kernel, kernel)));
+    let conv = |name, channels, kernel| Step::Conv(Window::same(name, channels, (kernel, kernel)));
     let pool = Pool2d { padding: (1, 1), ceil_mode: true, ..Pool2d::new(3, 1) };
     Mixed::new(
         inputs,
@@ -254,7 +267,7 @@ fn block(inputs: usize, widths: Widths, style: UnitStyle, params: &Params) -> Re
             (None, &[conv("branch1", one, 1)]),
             (Some("branch2"), &[conv("0", reduced, 1), conv("1", three, 3)]),
             (Some("branch3"), &[conv("0", reduced_again, 1), conv("1", again, 3)]),
-            (Some("branch4"), &[Plan::Pool(Pooling::Max(pool), Some("0")), conv("1", projected, 1)]),
+            (Some("branch4"), &[Step::Pool(Pooling::Max(pool), Some("0")), conv("1", projected, 1)]),
         ],
         style,
         params,
@@ -263,11 +276,11 @@ fn block(inputs: usize, widths: Widths, style: UnitStyle, params: &Params) -> Re
 
 impl Backbone for GoogLeNet {
     fn describe(&self) -> Description {
-        self.config.describe()
+        self.description.clone()
     }
 
     fn maps(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Maps> {
-        let x = if self.config.transform_input { transform_input(images)? } else { images.clone() };
+        let x = if self.transform_input { transform_input(images)? } else { images.clone() };
         let [first, second, third] = &self.stem;
         let mut x = self.pool.forward(&first.forward(&x, pass)?, pass)?;
         x = third.forward(&second.forward(&x, pass)?, pass)?;
@@ -287,13 +300,13 @@ impl Backbone for GoogLeNet {
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        self.head.forward_flat(maps, pass)
+        head_of(&self.head)?.forward(maps, pass)
     }
 }
 
 /// A head on maps in the middle of the network, for training.
 #[derive(Debug)]
-struct AuxiliaryHead {
+struct AuxiliaryClassifier {
     path: String,
     dropout_site: String,
     dropout: f64,
@@ -302,7 +315,7 @@ struct AuxiliaryHead {
     last: LinearSite,
 }
 
-impl AuxiliaryHead {
+impl AuxiliaryClassifier {
     /// Height and width of the pooled maps.
     const SIDE: usize = 4;
     const CONV: Window = Window::same("conv", 128, (1, 1));
@@ -386,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn training_runs_the_auxiliary_heads_in_order_of_depth() {
+    fn training_runs_the_auxiliary_classifiers_in_order_of_depth() {
         let net = fresh(|p| GoogLeNet::new(&small(), p));
         let images = randn(1, &[2, 3, 40, 40]);
         let mut tap = xdiff_nn::tap::Recorder::default();
@@ -408,10 +421,10 @@ mod tests {
 
     /// torchvision 0.29's `InceptionAux` with synthetic weights, without dropout.
     #[test]
-    fn the_auxiliary_head_is_torchvisions() {
+    fn the_auxiliary_classifier_is_torchvisions() {
         let config = GoogLeNetConfig { num_classes: 3, ..small() };
         let style = config.style();
-        let head = synthetic(|p| AuxiliaryHead::new(512, &config, style, p));
+        let head = synthetic(|p| AuxiliaryClassifier::new(512, &config, style, p));
         let x = waves(&[2, 512, 5, 6]);
         let eval = head.forward(&x, &mut Pass::eval(&mut ())).unwrap();
         let wanted =
@@ -473,7 +486,7 @@ mod tests {
         let config = GoogLeNetConfig { init_weights: false, ..small() };
         let style = config.style();
         let one = fresh(|p| block(3, [2, 3, 4, 2, 3, 2], style, p));
-        let head = fresh(|p| AuxiliaryHead::new(3, &config, style, p));
+        let head = fresh(|p| AuxiliaryClassifier::new(3, &config, style, p));
         for mode in [Mode::Eval, Mode::Train] {
             let pass = |run: &dyn Fn(&mut Pass<'_>) -> Result<Tensor>| match mode {
                 Mode::Eval => run(&mut Pass::eval(&mut ())),

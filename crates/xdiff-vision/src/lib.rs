@@ -5,30 +5,25 @@
 
 mod alexnet;
 mod architecture;
-mod averaged_head;
 mod backbone;
-mod block;
-mod conv_unit;
+mod check;
 mod densenet;
 mod fid;
 mod googlenet;
 mod inception;
 mod labels;
-mod mixed;
 mod mobilenet;
 mod network;
 mod normalise;
+mod parts;
 mod pass;
-mod plain;
 mod resnet;
 pub mod segment;
-mod sequence;
 mod small;
 mod squeezenet;
 #[cfg(test)]
 mod testing;
 pub mod train;
-mod transform_input;
 mod vgg;
 mod weights;
 

@@ -81,8 +81,9 @@ pub struct Fitted {
 /// assert_eq!(fitted.params.trainable().count(), 2);
 ///
 /// // Norms of frozen layers keep their statistics when the pass is told so.
-/// let pass = Pass::train(&mut ()).with_frozen(&fitting.freeze);
-/// # drop(pass);
+/// let mut tap = ();
+/// let pass = Pass::train(&mut tap).with_frozen(&fitting.freeze);
+/// assert!(pass.is_training());
 /// # Ok::<(), xdiff_vision::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -214,7 +215,7 @@ fn adapt_stem(tensors: &mut BTreeMap<String, Tensor>, is: &Description, stem: St
 
 /// The last layers whose number of classes is not the one asked for.
 fn other_heads(tensors: &BTreeMap<String, Tensor>, is: &Description) -> Vec<String> {
-    let heads = std::iter::once(&is.head).chain(&is.auxiliary_heads);
+    let heads = std::iter::once(&is.classifier).chain(&is.auxiliary_classifiers);
     let other = |head: &&String| {
         let weight = tensors.get(&format!("{head}.weight"));
         weight.is_some_and(|w| w.dims().first().is_some_and(|classes| *classes != is.classes))

@@ -90,9 +90,9 @@ pub struct Classification {
 }
 
 impl Classification {
-    /// The weight of auxiliary heads with which GoogLeNet was trained (Szegedy et al. 2014).
+    /// The weight of auxiliary classifiers with which GoogLeNet was trained (Szegedy et al. 2014).
     pub const GOOGLENET: f64 = 0.3;
-    /// The weight of the auxiliary head with which torchvision's reference trains Inception v3.
+    /// The weight of the auxiliary classifier with which torchvision's reference trains Inception v3.
     pub const INCEPTION: f64 = 0.4;
 
     /// Auxiliary heads, where the network has them, count 0.3.
@@ -112,7 +112,7 @@ impl Classification {
         Ok(Self { network, loss, auxiliary: Self::GOOGLENET })
     }
 
-    /// With another weight of auxiliary heads.
+    /// With another weight of auxiliary classifiers.
     ///
     /// # Errors
     /// [`Error::Config`] when it is negative or not finite.

@@ -21,7 +21,7 @@
 //! # impl Backbone for Tiny {
 //! #     fn describe(&self) -> Description {
 //! #         Description { name: "tiny".into(), in_channels: 1, classes: 2, least_side: 4,
-//! #             head: "fc".into(), auxiliary_heads: vec![], stem: "fc".into() }
+//! #             classifier: "fc".into(), auxiliary_classifiers: vec![], stem: "fc".into() }
 //! #     }
 //! #     fn maps(&self, images: &Tensor, _: &mut Pass<'_>) -> Result<Maps> {
 //! #         Ok(Maps { maps: images.clone(), auxiliary: vec![] })

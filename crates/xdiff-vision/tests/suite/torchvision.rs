@@ -28,7 +28,7 @@ fn hash(mut lines: Vec<String>) -> (usize, u64) {
 
 /// torchvision 0.29: how many numbers its parameters have; how many entries its state dict has, and
 /// the FNV-1a hash of their names and shapes (`fc.bias [1000]`), in order; the same of its modules
-/// (but for auxiliary heads, which a prediction does not run).
+/// (but for auxiliary classifiers, which a prediction does not run).
 type Facts = (usize, (usize, u64), (usize, u64));
 
 const FACTS: [(Architecture, Facts); 15] = [
@@ -76,7 +76,7 @@ fn parameters_and_sites_are_those_of_torchvision() {
             wrong.push(format!("{architecture} in JSON"));
         }
         for (path, outputs) in
-            [(&is.head, 1000), (&is.stem, set.get(&format!("{}.weight", is.stem)).unwrap().dims()[0])]
+            [(&is.classifier, 1000), (&is.stem, set.get(&format!("{}.weight", is.stem)).unwrap().dims()[0])]
         {
             let weight = set.get(&format!("{path}.weight"));
             if weight.is_none_or(|w| w.dims()[0] != outputs) {
