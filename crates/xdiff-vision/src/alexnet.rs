@@ -77,6 +77,19 @@ impl BackboneConfig for AlexNetConfig {
 ///
 /// Sites: `features.0` … `features.12`, `features`, `avgpool`, `classifier.0` … `classifier.6`,
 /// `classifier`.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::{BackboneConfig, Pass, AlexNetConfig};
+///
+/// // For feature maps alone; `AlexNet::new` asks for the weights of the large linear layers too.
+/// let params = Params::fresh(0, &Device::Cpu);
+/// let net = AlexNetConfig::new(1, 4).build_without_head(&params)?;
+/// let images = Rng::new(1).randn((2, 1, 64, 70), &Device::Cpu)?;
+/// assert_eq!(net.maps(&images, &mut Pass::eval(&mut ()))?.maps.dims(), [2, 256, 1, 1]);
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct AlexNet {
     description: Description,

@@ -121,6 +121,19 @@ impl BackboneConfig for DenseNetConfig {
 /// Sites: `features.conv0`, `norm0`, `relu0`, `pool0`, the blocks `features.denseblock1`, their
 /// layers `features.denseblock1.denselayer1` and the parts of these, `features.transition1` and its
 /// parts, `features.norm5`, `features`, `classifier`.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::{Backbone, Pass, DenseNet, DenseNetConfig};
+///
+/// let params = Params::fresh(0, &Device::Cpu);
+/// let net = DenseNet::new(&DenseNetConfig::densenet121(1, 4), &params)?;
+/// let images = Rng::new(1).randn((2, 1, 40, 33), &Device::Cpu)?;
+/// let output = net.forward(&images, &mut Pass::eval(&mut ()))?;
+/// assert_eq!((output.logits.dims(), output.features.dims()), (&[2, 4][..], &[2, 1024][..]));
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct DenseNet {
     description: Description,

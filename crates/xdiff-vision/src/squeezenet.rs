@@ -99,6 +99,19 @@ impl BackboneConfig for SqueezeNetConfig {
 ///
 /// Sites: `features.0` …, the layers of a fire module (`features.3.squeeze`), `features`,
 /// `classifier.0` … `classifier.3`, `classifier`.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::{Backbone, Pass, SqueezeNet, SqueezeNetConfig, SqueezeNetVersion};
+///
+/// let params = Params::fresh(0, &Device::Cpu);
+/// let net = SqueezeNet::new(&SqueezeNetConfig::new(SqueezeNetVersion::V1_1, 1, 4), &params)?;
+/// let images = Rng::new(1).randn((2, 1, 40, 33), &Device::Cpu)?;
+/// let output = net.forward(&images, &mut Pass::eval(&mut ()))?;
+/// assert_eq!((output.logits.dims(), output.features.dims()), (&[2, 4][..], &[2, 512][..]));
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct SqueezeNet {
     description: Description,

@@ -141,6 +141,19 @@ impl BackboneConfig for VggConfig {
 /// Networks for Large-Scale Image Recognition*, 2015) with torchvision's modules.
 ///
 /// Sites: `features.0` …, `features`, `avgpool`, `classifier.0` … `classifier.6`, `classifier`.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::{BackboneConfig, Pass, VggConfig};
+///
+/// // For feature maps alone; `Vgg::new` asks for the weights of the large linear layers too.
+/// let params = Params::fresh(0, &Device::Cpu);
+/// let net = VggConfig::vgg11(1, 4).build_without_head(&params)?;
+/// let images = Rng::new(1).randn((2, 1, 64, 70), &Device::Cpu)?;
+/// assert_eq!(net.maps(&images, &mut Pass::eval(&mut ()))?.maps.dims(), [2, 512, 2, 2]);
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Vgg {
     description: Description,

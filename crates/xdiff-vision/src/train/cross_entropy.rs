@@ -116,6 +116,12 @@ pub(super) fn check_label(label: u32, classes: usize) -> Result<()> {
     if (label as usize) < classes {
         return Ok(());
     }
+    if classes == 0 {
+        return Err(Error::input(
+            "labels",
+            "the network was built without a head: it tells no classes apart",
+        ));
+    }
     let reason =
         format!("a label is {label}, the network tells {classes} classes apart: 0 to {}", classes - 1);
     Err(Error::input("labels", reason))

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use xdiff_nn::rng::fnv1a64;
 use xdiff_nn::tap::{Recorder, Sites};
 use xdiff_nn::{ParamSet, Params, Rng};
-use xdiff_vision::{Architecture, Backbone, Error, Pass};
+use xdiff_vision::{Architecture, Backbone, Error, Pass, is_below};
 
 /// A network of zeros: nothing is drawn, and memory that is not written costs nothing.
 fn zeros(architecture: Architecture, channels: usize, classes: usize) -> (Box<dyn Backbone>, ParamSet) {
@@ -118,6 +118,32 @@ fn the_least_side_is_the_least_and_any_channels_and_classes_do() {
         let x = Tensor::ones((1, 2, side - 1, side + 9), DType::F32, &Device::Cpu).unwrap();
         if network.maps(&x, &mut Pass::eval(&mut ())).is_ok() {
             wrong.push(format!("{architecture} takes less than {side}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn without_a_head_only_the_maps_have_parameters() {
+    let mut wrong = Vec::new();
+    for architecture in Architecture::ALL {
+        let (whole, all) = zeros(architecture, 3, 7);
+        let params = Params::frozen(BTreeMap::new(), &Device::Cpu);
+        let network = architecture.build_without_head(3, &params).unwrap();
+        let set = params.finish_with_report().0;
+        let head = |name: &str| ["fc", "classifier", "aux1", "aux2", "AuxLogits"].map(|h| is_below(name, h));
+        if !set.names().eq(all.names().filter(|name| !head(name).contains(&true))) {
+            wrong.push(format!("{architecture}: {:?}", set.names().collect::<Vec<_>>()));
+        }
+        let is = network.describe();
+        if (is.classes, &is.name, &is.stem) != (0, &whole.describe().name, &whole.describe().stem) {
+            wrong.push(format!("{architecture}: {is:?}"));
+        }
+        let x = noise([1, 3, is.least_side, is.least_side]);
+        let maps = network.maps(&x, &mut Pass::eval(&mut ())).unwrap().maps;
+        let logits = network.head(&maps, &mut Pass::eval(&mut ()));
+        if !matches!(logits, Err(Error::Input { what: "head", .. })) {
+            wrong.push(format!("{architecture}: {logits:?}"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
