@@ -137,7 +137,7 @@ pub trait BackboneConfig: Debug + Send + Sync {
     fn build(&self, params: &Params) -> Result<Box<dyn Backbone>>;
 
     /// The backbone without its head and auxiliary classifiers, whose parameters are not asked for:
-    /// enough for [`Backbone::maps`], and in VGG-16 a tenth of the memory.
+    /// enough for [`Backbone::maps`], and in VGG-16 about a tenth of the memory.
     ///
     /// # Errors
     /// As [`build`](Self::build).

@@ -254,7 +254,7 @@ impl Stem {
     }
 }
 
-/// NormSite, ReLU, 1×1 convolution, norm, ReLU, 3×3 convolution.
+/// Norm, ReLU, 1×1 convolution, norm, ReLU, 3×3 convolution.
 #[derive(Debug)]
 struct DenseLayer {
     site: String,
@@ -316,7 +316,7 @@ impl DenseBlock {
     }
 }
 
-/// NormSite, ReLU, 1×1 convolution to half the channels, mean over 2×2 pixels.
+/// Norm, ReLU, 1×1 convolution to half the channels, mean over 2×2 pixels.
 #[derive(Debug)]
 struct Transition {
     site: String,

@@ -333,7 +333,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::testing::{check_gradients, fresh, randn, seen_and_unseen, size};
+    use crate::testing::{check_gradients, deviation, fresh, randn, seen_and_unseen, size};
 
     fn small() -> MobileNetV2Config {
         MobileNetV2Config { width_mult: 0.25, num_classes: 5, ..Default::default() }
@@ -429,8 +429,7 @@ mod tests {
             ("classifier.1.weight", 0.01),
             ("classifier.1.bias", 0.0),
         ] {
-            let x = set.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let got = (x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / x.len() as f64).sqrt();
+            let got = deviation(&set, name);
             assert!((got - wanted).abs() <= 0.05 * wanted, "{name}: {got}, expected {wanted}");
         }
     }

@@ -8,6 +8,8 @@ use crate::{Backbone, Output, Pass, Result};
 
 /// A backbone with a name for its weights: a [`Classifier`] and a [`FeatureExtractor`] (of the last
 /// feature maps).
+///
+/// One without a head is a feature extractor only: [`classify`](Classifier::classify) is an error.
 #[derive(Debug)]
 pub struct Network {
     backbone: Box<dyn Backbone>,

@@ -343,7 +343,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{
-        assert_rows, check_gradients, fresh, randn, seen_and_unseen, size, synthetic, waves,
+        assert_rows, check_gradients, deviation, fresh, randn, seen_and_unseen, size, synthetic, waves,
     };
 
     fn small() -> InceptionConfig {
@@ -474,8 +474,7 @@ mod tests {
             ("AuxLogits.fc.weight", 0.001),
             ("fc.weight", 0.1),
         ] {
-            let x = set.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let got = (x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / x.len() as f64).sqrt();
+            let got = deviation(&set, name);
             assert!((got - wanted).abs() <= 0.05 * wanted, "{name}: {got}, expected {wanted}");
         }
     }

@@ -6,11 +6,13 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use xdiff_core::FeatureExtractor;
 use xdiff_nn::weights::{KeyMap, write_safetensors};
-use xdiff_nn::{Params, Rng};
+use xdiff_nn::{ParamSet, Params};
 use xdiff_vision::{
-    Adaptation, Architecture, BackboneConfig, ClassNames, DenseNetConfig, Error, Network, Normalise, Pass,
-    Pretrained, SmallCnnConfig, StemWeights, is_below, top_k,
+    Adaptation, Adapted, Architecture, BackboneConfig, ClassNames, DenseNetConfig, Error, Network, Normalise,
+    Pass, Pretrained, SmallCnnConfig, StemWeights, is_below, top_k,
 };
+
+use crate::common::{flat, noise};
 
 fn small(channels: usize, classes: usize) -> SmallCnnConfig {
     SmallCnnConfig { widths: vec![8, 12], ..SmallCnnConfig::new(channels, classes) }
@@ -24,8 +26,7 @@ fn weights() -> BTreeMap<String, Tensor> {
 }
 
 fn logits(network: &Network, images: &Tensor) -> Vec<f32> {
-    let output = network.forward(images, &mut Pass::eval(&mut ())).unwrap();
-    output.logits.flatten_all().unwrap().to_vec1().unwrap()
+    flat(&network.forward(images, &mut Pass::eval(&mut ())).unwrap().logits)
 }
 
 fn close(a: &[f32], b: &[f32]) -> bool {
@@ -34,7 +35,7 @@ fn close(a: &[f32], b: &[f32]) -> bool {
 
 #[test]
 fn the_stem_answers_as_told() {
-    let grey = Rng::new(1).randn((2, 1, 20, 17), &Device::Cpu).unwrap();
+    let grey = noise([2, 1, 20, 17]);
     let repeated = |channels: usize| grey.repeat((1, channels, 1, 1)).unwrap();
     let weights = Pretrained::from_tensors(weights(), "made up");
     let adapt = |channels, stem| {
@@ -48,7 +49,7 @@ fn the_stem_answers_as_told() {
         let sum = adapt(channels, StemWeights::Sum);
         let want = logits(&rgb.network, &repeated(3));
         assert!(close(&logits(&sum.network, &repeated(channels)), &want), "{channels}");
-        let of = |set: &xdiff_nn::ParamSet| set.get("conv1.weight").unwrap().as_tensor().clone();
+        let of = |set: &ParamSet| set.get("conv1.weight").unwrap().as_tensor().clone();
         let mean = adapt(channels, StemWeights::Mean);
         let third = (of(&sum.params) / 3.0).unwrap();
         let difference = (third - of(&mean.params)).unwrap().abs().unwrap().max_all().unwrap();
@@ -78,9 +79,7 @@ fn a_classifier_of_other_classes_is_fresh_from_its_seed() {
     let fresh = Params::fresh(4, &Device::Cpu);
     small(3, 2).build(&fresh).unwrap();
     let fresh = fresh.finish().unwrap();
-    let values = |set: &xdiff_nn::ParamSet, name: &str| {
-        set.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
-    };
+    let values = |set: &ParamSet, name: &str| flat(set.get(name).unwrap());
     assert_eq!(values(&adapted.params, "fc.weight"), values(&fresh, "fc.weight"));
     assert_ne!(values(&adapted.params, "conv1.weight"), values(&fresh, "conv1.weight"));
     let error = adapt(None).unwrap_err();
@@ -95,10 +94,8 @@ fn without_a_head_the_maps_are_the_same_and_logits_are_an_error() {
         weights.adapt(&small(3, if without_head { 7 } else { 5 }), &adaptation, &Device::Cpu).unwrap()
     };
     let (whole, maps) = (adapt(false), adapt(true));
-    let images = Rng::new(1).randn((2, 3, 20, 17), &Device::Cpu).unwrap();
-    let of = |adapted: &xdiff_vision::Adapted| {
-        adapted.network.features(&images, &mut ()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
-    };
+    let images = noise([2, 3, 20, 17]);
+    let of = |adapted: &Adapted| flat(&adapted.network.features(&images, &mut ()).unwrap());
     assert_eq!(of(&whole), of(&maps));
     assert_eq!(maps.network.identity(), "small_cnn (made up)");
     assert!(maps.fresh.is_empty() && !maps.params.names().any(|name| is_below(name, "fc")));
@@ -197,7 +194,7 @@ fn imagenet_weights_give_the_logits_that_torchvision_gives() {
     let image = Tensor::from_vec(pixels, (1, 3, 227, 227), &Device::Cpu).unwrap();
     let image = Normalise::bytes_less([123.0, 117.0, 104.0]).unit(&image).unwrap();
     let output = adapted.network.forward(&image, &mut Pass::eval(&mut ())).unwrap();
-    let values = output.logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let values = flat(&output.logits);
     for (class, want) in [(858, 30.75397), (533, 23.7581), (599, 21.88518), (911, 20.67119), (735, 18.72709)]
     {
         assert!((values[class] - want).abs() < 2e-3, "{class}: {}, not {want}", values[class]);

@@ -6,18 +6,16 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 use xdiff_nn::rng::fnv1a64;
 use xdiff_nn::tap::{Recorder, Sites};
-use xdiff_nn::{ParamSet, Params, Rng};
+use xdiff_nn::{ParamSet, Params};
 use xdiff_vision::{Architecture, Backbone, Error, Pass, is_below};
+
+use crate::common::{flat, noise};
 
 /// A network of zeros: nothing is drawn, and memory that is not written costs nothing.
 fn zeros(architecture: Architecture, channels: usize, classes: usize) -> (Box<dyn Backbone>, ParamSet) {
     let params = Params::frozen(BTreeMap::new(), &Device::Cpu);
     let network = architecture.build(channels, classes, &params).unwrap();
     (network, params.finish_with_report().0)
-}
-
-fn noise(shape: [usize; 4]) -> Tensor {
-    Rng::new(1).randn(&shape[..], &Device::Cpu).unwrap()
 }
 
 /// A hash of lines in order, and how many there are.
@@ -208,7 +206,7 @@ fn fresh_weights_are_drawn_as_torchvision_draws_them() {
         architecture.build(3, 1000, &params).unwrap();
         let set = params.finish().unwrap();
         for (name, drawn) in weights {
-            let values = set.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let values = flat(set.get(name).unwrap());
             let n = values.len() as f64;
             let sd = (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / n).sqrt();
             let most = values.iter().fold(0f64, |most, v| most.max(f64::from(v.abs())));
