@@ -95,7 +95,7 @@ impl Classification {
     /// The weight of the auxiliary classifier with which torchvision's reference trains Inception v3.
     pub const INCEPTION: f64 = 0.4;
 
-    /// Auxiliary heads, where the network has them, count 0.3.
+    /// Auxiliary classifiers, where the network has them, count 0.3.
     ///
     /// # Errors
     /// [`Error::Config`] when the loss does not fit the network.

@@ -117,10 +117,8 @@ pub(super) fn check_label(label: u32, classes: usize) -> Result<()> {
         return Ok(());
     }
     if classes == 0 {
-        return Err(Error::input(
-            "labels",
-            "the network was built without a head: it tells no classes apart",
-        ));
+        let reason = "there are no classes; a network that was built without a head has none";
+        return Err(Error::input("labels", reason));
     }
     let reason =
         format!("a label is {label}, the network tells {classes} classes apart: 0 to {}", classes - 1);
