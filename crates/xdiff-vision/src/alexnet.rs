@@ -3,12 +3,12 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use xdiff_nn::Params;
 use xdiff_nn::layers::{Conv2dConfig, Pool2d};
-use xdiff_nn::{Init, Params};
 
-use crate::backbone::{changed, positive, probability};
-use crate::plain::PlainHead;
-use crate::sequence::{Plan, Sequence};
+use crate::backbone::changed;
+use crate::check::{positive, probability};
+use crate::parts::{Layer, Sequence, SequenceHead, head_of, torch_default};
 use crate::{Backbone, BackboneConfig, Description, Head, Maps, Pass, Result};
 
 /// What an [`AlexNet`] is made of, under torchvision's names.
@@ -53,8 +53,8 @@ impl BackboneConfig for AlexNetConfig {
             in_channels: self.in_channels,
             classes: self.num_classes,
             least_side: 63,
-            head: "classifier.6".to_owned(),
-            auxiliary_heads: Vec::new(),
+            classifier: "classifier.6".to_owned(),
+            auxiliary_classifiers: Vec::new(),
             stem: "features.0".to_owned(),
         }
     }
@@ -66,6 +66,10 @@ impl BackboneConfig for AlexNetConfig {
     fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
         Ok(Box::new(AlexNet::new(self, params)?))
     }
+
+    fn build_without_head(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(AlexNet::without_head(self, params)?))
+    }
 }
 
 /// AlexNet in the form of Krizhevsky, *One weird trick for parallelizing convolutional neural
@@ -73,11 +77,24 @@ impl BackboneConfig for AlexNetConfig {
 ///
 /// Sites: `features.0` … `features.12`, `features`, `avgpool`, `classifier.0` … `classifier.6`,
 /// `classifier`.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::{BackboneConfig, Pass, AlexNetConfig};
+///
+/// // For feature maps alone; `AlexNet::new` asks for the weights of the large linear layers too.
+/// let params = Params::fresh(0, &Device::Cpu);
+/// let net = AlexNetConfig::new(1, 4).build_without_head(&params)?;
+/// let images = Rng::new(1).randn((2, 1, 64, 70), &Device::Cpu)?;
+/// assert_eq!(net.maps(&images, &mut Pass::eval(&mut ()))?.maps.dims(), [2, 256, 1, 1]);
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct AlexNet {
     description: Description,
     features: Sequence,
-    head: PlainHead,
+    head: Option<SequenceHead>,
 }
 
 impl AlexNet {
@@ -86,45 +103,46 @@ impl AlexNet {
     /// # Errors
     /// Those of [`AlexNetConfig::validate`] and [`Params::weight`].
     pub fn new(config: &AlexNetConfig, params: &Params) -> Result<Self> {
-        config.validate()?;
-        let conv = |config: Conv2dConfig| Plan::Conv(config, both(config.fan_in()));
-        let pool = Plan::MaxPool(Pool2d::new(3, 2));
-        let features = [
-            conv(Conv2dConfig::new(config.in_channels, 64, 11).stride(4).padding(2)),
-            Plan::Relu,
-            pool,
-            conv(Conv2dConfig::new(64, 192, 5).padding(2)),
-            Plan::Relu,
-            pool,
-            conv(Conv2dConfig::new(192, 384, 3).padding(1)),
-            Plan::Relu,
-            conv(Conv2dConfig::new(384, 256, 3).padding(1)),
-            Plan::Relu,
-            conv(Conv2dConfig::new(256, 256, 3).padding(1)),
-            Plan::Relu,
-            pool,
-        ];
-        let linear = |inputs, outputs| Plan::Linear((inputs, outputs), both(inputs));
+        let network = Self::without_head(config, params)?;
+        let linear = |inputs, outputs| Layer::Linear((inputs, outputs), torch_default(inputs));
         let classifier = [
-            Plan::Dropout(config.dropout),
+            Layer::Dropout(config.dropout),
             linear(256 * 6 * 6, 4096),
-            Plan::Relu,
-            Plan::Dropout(config.dropout),
+            Layer::Relu,
+            Layer::Dropout(config.dropout),
             linear(4096, 4096),
-            Plan::Relu,
+            Layer::Relu,
             linear(4096, config.num_classes),
         ];
+        let head = Some(SequenceHead::new(6, classifier, params)?);
+        Ok(Self { description: config.describe(), head, ..network })
+    }
+
+    fn without_head(config: &AlexNetConfig, params: &Params) -> Result<Self> {
+        config.validate()?;
+        let conv = |config: Conv2dConfig| Layer::Conv(config, torch_default(config.fan_in()));
+        let pool = Layer::MaxPool(Pool2d::new(3, 2));
+        let features = [
+            conv(Conv2dConfig::new(config.in_channels, 64, 11).stride(4).padding(2)),
+            Layer::Relu,
+            pool,
+            conv(Conv2dConfig::new(64, 192, 5).padding(2)),
+            Layer::Relu,
+            pool,
+            conv(Conv2dConfig::new(192, 384, 3).padding(1)),
+            Layer::Relu,
+            conv(Conv2dConfig::new(384, 256, 3).padding(1)),
+            Layer::Relu,
+            conv(Conv2dConfig::new(256, 256, 3).padding(1)),
+            Layer::Relu,
+            pool,
+        ];
         Ok(Self {
-            description: config.describe(),
+            description: config.describe().without_head(),
             features: Sequence::new(features, &params.at("features"))?,
-            head: PlainHead::new(6, classifier, params)?,
+            head: None,
         })
     }
-}
-
-/// PyTorch's default for weight and bias.
-fn both(fan_in: usize) -> (Init, Init) {
-    (Init::torch_default(fan_in), Init::torch_default(fan_in))
 }
 
 impl Backbone for AlexNet {
@@ -137,6 +155,6 @@ impl Backbone for AlexNet {
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        self.head.forward(maps, pass)
+        head_of(&self.head)?.forward(maps, pass)
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 /// let architecture: Architecture = "resnet18".parse()?;
 /// let params = Params::fresh(0, &Device::Cpu);
 /// let network = architecture.build(1, 4, &params)?;
-/// assert_eq!(network.describe().head, "fc");
+/// assert_eq!(network.describe().classifier, "fc");
 /// assert!("resnet17".parse::<Architecture>().is_err());
 /// # Ok::<(), xdiff_vision::Error>(())
 /// ```
@@ -147,6 +147,14 @@ impl Architecture {
     /// As [`BackboneConfig::build`].
     pub fn build(self, in_channels: usize, classes: usize, params: &Params) -> Result<Box<dyn Backbone>> {
         self.config(in_channels, classes).build(params)
+    }
+
+    /// The same without head and auxiliary classifiers, for feature maps alone.
+    ///
+    /// # Errors
+    /// As [`BackboneConfig::build_without_head`].
+    pub fn build_without_head(self, in_channels: usize, params: &Params) -> Result<Box<dyn Backbone>> {
+        self.config(in_channels, 1).build_without_head(params)
     }
 }
 

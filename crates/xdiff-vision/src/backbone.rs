@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use xdiff_nn::Params;
 
-use crate::{Error, Pass, Result};
+use crate::{Error, Pass, Result, check};
 
 /// What a backbone is and takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,16 +17,30 @@ pub struct Description {
     pub name: String,
     /// Channels of an image.
     pub in_channels: usize,
-    /// How many classes the head tells apart.
+    /// How many classes the head tells apart; 0 for a network that was built without a head.
     pub classes: usize,
-    /// The least height and width of an image.
+    /// The least height and width of an image, in pixels.
     pub least_side: usize,
-    /// The path of the last layer, which another number of classes replaces.
-    pub head: String,
-    /// The paths of the last layers of auxiliary heads.
-    pub auxiliary_heads: Vec<String>,
-    /// The path of the first convolution, whose weight another number of channels replaces.
+    /// The path of the layer that gives the logits, such as `fc`: another number of classes replaces
+    /// it.
+    pub classifier: String,
+    /// The paths of the like layers of auxiliary classifiers.
+    pub auxiliary_classifiers: Vec<String>,
+    /// The path of the first convolution, such as `conv1`: another number of channels changes its
+    /// weight.
     pub stem: String,
+}
+
+impl Description {
+    /// The same network without its head.
+    pub(crate) fn without_head(self) -> Self {
+        Self { classes: 0, ..self }
+    }
+
+    /// Fails unless images have the channels and the least side that the network takes.
+    pub(crate) fn check(&self, images: &Tensor) -> Result<()> {
+        check::images(&self.name, self.in_channels, self.least_side, images)
+    }
 }
 
 /// What the convolutional part of a backbone gives.
@@ -34,8 +48,8 @@ pub struct Description {
 pub struct Maps {
     /// The last feature maps (B, D, h, w).
     pub maps: Tensor,
-    /// Logits (B, K) of the auxiliary heads, in order of depth; empty in a prediction and for
-    /// networks without such heads.
+    /// Logits (B, K) of the auxiliary classifiers, in order of depth; empty in a prediction and for
+    /// networks without them.
     pub auxiliary: Vec<Tensor>,
 }
 
@@ -73,13 +87,18 @@ pub trait Backbone: Debug + Send + Sync {
     /// (B, C, H, W), normalised as the weights ask for, to (B, D, h, w).
     ///
     /// # Errors
-    /// When the tap reports an error, or shapes do not fit.
+    /// When the tap reports an error, or shapes do not fit: the layer that an image is too small for
+    /// says so. [`forward`](Self::forward) looks first.
     fn maps(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Maps>;
 
     /// The last feature maps to logits and penultimate features.
     ///
+    /// # Shapes
+    /// (B, D, h, w) to (B, K) and (B, D′); D′ is D unless the head has several linear layers.
+    ///
     /// # Errors
-    /// When the tap reports an error, or shapes do not fit.
+    /// [`Error::Input`] for a network that was [built without a head](BackboneConfig::build_without_head);
+    /// when the tap reports an error, or shapes do not fit.
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head>;
 
     /// Images to logits and penultimate features.
@@ -91,7 +110,7 @@ pub trait Backbone: Debug + Send + Sync {
     /// [`Error::Input`] when the images have another shape than [`describe`](Self::describe) says;
     /// those of the two parts.
     fn forward(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Output> {
-        check_images(&self.describe(), images)?;
+        self.describe().check(images)?;
         let Maps { maps, auxiliary } = self.maps(images, pass)?;
         let Head { logits, features } = self.head(&maps, pass)?;
         Ok(Output { logits, features, auxiliary })
@@ -116,6 +135,13 @@ pub trait BackboneConfig: Debug + Send + Sync {
     /// [`Error::Config`] when a field holds a value that cannot be used; those of
     /// [`Params::weight`].
     fn build(&self, params: &Params) -> Result<Box<dyn Backbone>>;
+
+    /// The backbone without its head and auxiliary classifiers, whose parameters are not asked for:
+    /// enough for [`Backbone::maps`], and in VGG-16 about a tenth of the memory.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    fn build_without_head(&self, params: &Params) -> Result<Box<dyn Backbone>>;
 }
 
 /// What [`BackboneConfig::with_arguments`] returns for a configuration of this type.
@@ -133,38 +159,5 @@ where
     match change() {
         Ok(config) => Ok(Box::new(config)),
         Err(e) => Err(Error::input("arguments of a network", e.to_string())),
-    }
-}
-
-/// Fails unless a number of channels, classes, layers and the like is 1 to 65,536.
-pub(crate) fn positive(field: &'static str, value: usize) -> Result<()> {
-    const MOST: usize = 1 << 16;
-    if (1..=MOST).contains(&value) {
-        return Ok(());
-    }
-    Err(Error::config(field, format!("must be 1 to {MOST}, got {value}")))
-}
-
-/// Fails unless a share lies in 0..=1.
-pub(crate) fn probability(field: &'static str, value: f64) -> Result<()> {
-    if (0.0..=1.0).contains(&value) {
-        return Ok(());
-    }
-    Err(Error::config(field, format!("must lie in 0..=1, got {value}")))
-}
-
-/// Fails unless images have the channels and the least side that a backbone takes.
-pub(crate) fn check_images(is: &Description, images: &Tensor) -> Result<()> {
-    let (name, channels, side) = (&is.name, is.in_channels, is.least_side);
-    match *images.dims() {
-        [b, c, h, w] if b > 0 && c == channels && h.min(w) >= side => Ok(()),
-        _ => Err(Error::input(
-            "images",
-            format!(
-                "shape {:?}; {name} takes (B, {channels}, H, W) with at least one image and sides \
-                 of {side} or more",
-                images.dims()
-            ),
-        )),
     }
 }

@@ -3,13 +3,12 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use xdiff_nn::layers::{
-    Activation, BatchNormConfig, Conv2dConfig, Linear, Pool2d, adaptive_avg_pool2d, avg_pool2d, max_pool2d,
-};
+use xdiff_nn::layers::{Activation, BatchNormConfig, Conv2dConfig, Pool2d, avg_pool2d, max_pool2d};
 use xdiff_nn::{Init, Params};
 
-use crate::backbone::{changed, positive, probability};
-use crate::block::{Conv, Norm};
+use crate::backbone::changed;
+use crate::check::{positive, probability};
+use crate::parts::{ConvInit, ConvSite, LinearSite, NormSite, PooledHead, head_of};
 use crate::{Backbone, BackboneConfig, Description, Error, Head, Maps, Pass, Result};
 
 /// What a [`DenseNet`] is made of, under torchvision's names; DenseNet-121 for three channels and
@@ -38,9 +37,6 @@ impl Default for DenseNetConfig {
         Self::densenet121(3, 1000)
     }
 }
-
-/// Above any sensible number of channels, so that sums and products of them fit.
-const MOST: usize = 1 << 20;
 
 impl DenseNetConfig {
     /// DenseNet-121.
@@ -74,16 +70,9 @@ impl DenseNetConfig {
         positive("in_channels", self.in_channels)?;
         positive("num_classes", self.num_classes)?;
         probability("drop_rate", self.drop_rate)?;
-        let sizes = [
-            ("growth_rate", self.growth_rate),
-            ("num_init_features", self.num_init_features),
-            ("bn_size", self.bn_size),
-        ];
-        for (field, size) in sizes {
-            if !(1..=MOST).contains(&size) {
-                return Err(Error::config(field, format!("must lie in 1..={MOST}, got {size}")));
-            }
-        }
+        positive("growth_rate", self.growth_rate)?;
+        positive("num_init_features", self.num_init_features)?;
+        positive("bn_size", self.bn_size)?;
         let blocks = &self.block_config;
         if !(1..=16).contains(&blocks.len()) || blocks.iter().any(|layers| !(1..=4096).contains(layers)) {
             let reason = format!("takes 1 to 16 blocks of 1 to 4096 layers each, got {blocks:?}");
@@ -104,8 +93,8 @@ impl BackboneConfig for DenseNetConfig {
             classes: self.num_classes,
             // The stem quarters a side, rounding up, and each transition halves it, rounding down.
             least_side: (4usize << self.block_config.len().saturating_sub(1).min(32)) - 3,
-            head: "classifier".to_owned(),
-            auxiliary_heads: Vec::new(),
+            classifier: "classifier".to_owned(),
+            auxiliary_classifiers: Vec::new(),
             stem: "features.conv0".to_owned(),
         }
     }
@@ -116,6 +105,10 @@ impl BackboneConfig for DenseNetConfig {
 
     fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
         Ok(Box::new(DenseNet::new(self, params)?))
+    }
+
+    fn build_without_head(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(DenseNet::without_head(self, params)?.0))
     }
 }
 
@@ -128,14 +121,27 @@ impl BackboneConfig for DenseNetConfig {
 /// Sites: `features.conv0`, `norm0`, `relu0`, `pool0`, the blocks `features.denseblock1`, their
 /// layers `features.denseblock1.denselayer1` and the parts of these, `features.transition1` and its
 /// parts, `features.norm5`, `features`, `classifier`.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::{Backbone, Pass, DenseNet, DenseNetConfig};
+///
+/// let params = Params::fresh(0, &Device::Cpu);
+/// let net = DenseNet::new(&DenseNetConfig::densenet121(1, 4), &params)?;
+/// let images = Rng::new(1).randn((2, 1, 40, 33), &Device::Cpu)?;
+/// let output = net.forward(&images, &mut Pass::eval(&mut ()))?;
+/// assert_eq!((output.logits.dims(), output.features.dims()), (&[2, 4][..], &[2, 1024][..]));
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct DenseNet {
     description: Description,
     site: String,
     stem: Stem,
     blocks: Vec<(DenseBlock, Option<Transition>)>,
-    norm5: Norm,
-    classifier: (String, Linear),
+    norm5: NormSite,
+    head: Option<PooledHead>,
 }
 
 impl DenseNet {
@@ -144,6 +150,15 @@ impl DenseNet {
     /// # Errors
     /// Those of [`DenseNetConfig::validate`] and [`Params::weight`].
     pub fn new(config: &DenseNetConfig, params: &Params) -> Result<Self> {
+        let (network, channels) = Self::without_head(config, params)?;
+        let sizes = (channels, config.num_classes);
+        let inits = (Init::torch_default(channels), Init::ZEROS);
+        let head = Some(PooledHead::new(LinearSite::new(sizes, inits, &params.at("classifier"))?));
+        Ok(Self { description: config.describe(), head, ..network })
+    }
+
+    /// The network without its head, and the channels of its maps.
+    fn without_head(config: &DenseNetConfig, params: &Params) -> Result<(Self, usize)> {
         config.validate()?;
         let scope = params.at("features");
         let stem = Stem::new(config, &scope)?;
@@ -162,21 +177,15 @@ impl DenseNet {
             };
             blocks.push((block, transition));
         }
-        let head = params.at("classifier");
-        let linear = Linear::with_inits(
-            (channels, config.num_classes),
-            Init::torch_default(channels),
-            Some(Init::ZEROS),
-            &head,
-        )?;
-        Ok(Self {
-            description: config.describe(),
+        let network = Self {
+            description: config.describe().without_head(),
             site: scope.path().to_owned(),
             stem,
             blocks,
             norm5: norm(channels, &scope.at("norm5"))?,
-            classifier: (head.path().to_owned(), linear),
-        })
+            head: None,
+        };
+        Ok((network, channels))
     }
 }
 
@@ -204,27 +213,23 @@ impl Backbone for DenseNet {
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        let features = adaptive_avg_pool2d(maps, (1, 1))?.flatten_from(1)?;
-        let (site, classifier) = &self.classifier;
-        let logits = pass.visit(site, classifier.forward(&features)?)?;
-        Ok(Head { logits, features })
+        head_of(&self.head)?.forward(maps, pass)
     }
 }
 
 /// A convolution without bias and with torchvision's initialisation for DenseNet.
-fn conv(config: Conv2dConfig, params: &Params) -> Result<Conv> {
-    let config = config.bias(false);
-    Conv::new(config, (Init::kaiming_normal(config.fan_in()), Init::ZEROS), params)
+fn conv(config: Conv2dConfig, params: &Params) -> Result<ConvSite> {
+    ConvSite::without_bias(config, ConvInit::KaimingFanIn, params)
 }
 
-fn norm(channels: usize, params: &Params) -> Result<Norm> {
-    Norm::new(channels, BatchNormConfig::default(), params)
+fn norm(channels: usize, params: &Params) -> Result<NormSite> {
+    NormSite::new(channels, BatchNormConfig::default(), params)
 }
 
 #[derive(Debug)]
 struct Stem {
-    conv: Conv,
-    norm: Norm,
+    conv: ConvSite,
+    norm: NormSite,
     relu: String,
     pool: String,
 }
@@ -253,7 +258,7 @@ impl Stem {
 #[derive(Debug)]
 struct DenseLayer {
     site: String,
-    parts: [(Norm, String, Conv); 2],
+    parts: [(NormSite, String, ConvSite); 2],
     drop_rate: f64,
 }
 
@@ -315,9 +320,9 @@ impl DenseBlock {
 #[derive(Debug)]
 struct Transition {
     site: String,
-    norm: Norm,
+    norm: NormSite,
     relu: String,
-    conv: Conv,
+    conv: ConvSite,
     pool: String,
 }
 

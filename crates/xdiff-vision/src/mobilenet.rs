@@ -3,12 +3,14 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use xdiff_nn::layers::{Activation, BatchNormConfig, Conv2dConfig, adaptive_avg_pool2d, add};
+use xdiff_nn::layers::{Activation, BatchNormConfig, Conv2dConfig, add};
 use xdiff_nn::{Init, Params};
 
-use crate::backbone::{changed, positive, probability};
-use crate::block::{Conv, Norm};
-use crate::conv_unit::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
+use crate::backbone::changed;
+use crate::check::{positive, probability};
+use crate::parts::{
+    ConvInit, ConvSite, ConvUnit, LinearSite, NormSite, PooledHead, StageNames, UnitStyle, head_of,
+};
 use crate::{Backbone, BackboneConfig, Description, Error, Head, Maps, Pass, Result};
 
 /// A run of like blocks of [`MobileNetV2`]: (t, c, n, s) in torchvision and in the paper.
@@ -134,6 +136,11 @@ impl MobileNetV2Config {
         }
     }
 
+    /// Channels of the last feature maps.
+    fn features(&self) -> usize {
+        self.rounded(ENDS.1, self.width_mult.max(1.0))
+    }
+
     /// The multiple of `round_nearest` nearest to `channels` × `factor`, or the one above it where
     /// that would take off more than a tenth.
     fn rounded(&self, channels: usize, factor: f64) -> usize {
@@ -151,8 +158,8 @@ impl BackboneConfig for MobileNetV2Config {
             classes: self.num_classes,
             // Every window is padded.
             least_side: 1,
-            head: "classifier.1".to_owned(),
-            auxiliary_heads: Vec::new(),
+            classifier: "classifier.1".to_owned(),
+            auxiliary_classifiers: Vec::new(),
             stem: "features.0.0".to_owned(),
         }
     }
@@ -163,6 +170,10 @@ impl BackboneConfig for MobileNetV2Config {
 
     fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
         Ok(Box::new(MobileNetV2::new(self, params)?))
+    }
+
+    fn build_without_head(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(MobileNetV2::without_head(self, params)?))
     }
 }
 
@@ -196,13 +207,12 @@ fn style() -> UnitStyle {
 /// ```
 #[derive(Debug)]
 pub struct MobileNetV2 {
-    config: MobileNetV2Config,
+    description: Description,
     features_site: String,
     first: ConvUnit,
     blocks: Vec<Block>,
     last: ConvUnit,
-    dropout_site: String,
-    classifier: LinearSite,
+    head: Option<PooledHead>,
     classifier_site: String,
 }
 
@@ -212,6 +222,15 @@ impl MobileNetV2 {
     /// # Errors
     /// Those of [`MobileNetV2Config::validate`] and [`Params::weight`].
     pub fn new(config: &MobileNetV2Config, params: &Params) -> Result<Self> {
+        let network = Self::without_head(config, params)?;
+        let sizes = (config.features(), config.num_classes);
+        let scope = params.at("classifier");
+        let linear = LinearSite::new(sizes, (Init::Normal(0.01), Init::ZEROS), &scope.at(1))?;
+        let head = Some(PooledHead::new(linear).dropout(scope.full(0), config.dropout));
+        Ok(Self { description: config.describe(), head, ..network })
+    }
+
+    fn without_head(config: &MobileNetV2Config, params: &Params) -> Result<Self> {
         config.validate()?;
         let features = params.at("features");
         let mut channels = config.rounded(ENDS.0, config.width_mult);
@@ -227,28 +246,22 @@ impl MobileNetV2 {
                 channels = outputs;
             }
         }
-        let outputs = config.rounded(ENDS.1, config.width_mult.max(1.0));
-        let last =
-            ConvUnit::new(Conv2dConfig::new(channels, outputs, 1), style(), &features.at(blocks.len() + 1))?;
-        let scope = params.at("classifier");
-        let sizes = (outputs, config.num_classes);
-        let classifier = LinearSite::new(sizes, (Init::Normal(0.01), Init::ZEROS), &scope.at(1))?;
+        let last = Conv2dConfig::new(channels, config.features(), 1);
         Ok(Self {
-            config: config.clone(),
+            description: config.describe().without_head(),
             features_site: features.path().to_owned(),
             first,
+            last: ConvUnit::new(last, style(), &features.at(blocks.len() + 1))?,
             blocks,
-            last,
-            dropout_site: scope.full(0),
-            classifier,
-            classifier_site: scope.path().to_owned(),
+            head: None,
+            classifier_site: params.full("classifier"),
         })
     }
 }
 
 impl Backbone for MobileNetV2 {
     fn describe(&self) -> Description {
-        self.config.describe()
+        self.description.clone()
     }
 
     fn maps(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Maps> {
@@ -261,10 +274,7 @@ impl Backbone for MobileNetV2 {
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        let pooled = adaptive_avg_pool2d(maps, (1, 1))?.flatten_from(1)?;
-        let features = pass.dropout(&self.dropout_site, pooled, self.config.dropout)?;
-        let features = pass.visit(&self.dropout_site, features)?;
-        let logits = self.classifier.forward(&features, pass)?;
+        let Head { logits, features } = head_of(&self.head)?.forward(maps, pass)?;
         Ok(Head { logits: pass.visit(&self.classifier_site, logits)?, features })
     }
 }
@@ -276,8 +286,8 @@ struct Block {
     sequence_site: String,
     /// The widening, unless the block does not widen, and the filter by channel.
     units: Vec<ConvUnit>,
-    conv: Conv,
-    norm: Norm,
+    conv: ConvSite,
+    norm: NormSite,
     residual: bool,
 }
 
@@ -300,8 +310,8 @@ impl Block {
         Ok(Self {
             path: params.path().to_owned(),
             sequence_site: scope.path().to_owned(),
-            conv: style().init.build(narrow, &scope.at(units.len()))?,
-            norm: Norm::new(outputs, style().norm, &scope.at(units.len() + 1))?,
+            conv: ConvSite::without_bias(narrow, style().init, &scope.at(units.len()))?,
+            norm: NormSite::new(outputs, style().norm, &scope.at(units.len() + 1))?,
             units,
             residual: stride == 1 && inputs == outputs,
         })
@@ -323,7 +333,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::testing::{check_gradients, fresh, randn, seen_and_unseen, size};
+    use crate::testing::{check_gradients, deviation, fresh, randn, seen_and_unseen, size};
 
     fn small() -> MobileNetV2Config {
         MobileNetV2Config { width_mult: 0.25, num_classes: 5, ..Default::default() }
@@ -419,8 +429,7 @@ mod tests {
             ("classifier.1.weight", 0.01),
             ("classifier.1.bias", 0.0),
         ] {
-            let x = set.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let got = (x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / x.len() as f64).sqrt();
+            let got = deviation(&set, name);
             assert!((got - wanted).abs() <= 0.05 * wanted, "{name}: {got}, expected {wanted}");
         }
     }

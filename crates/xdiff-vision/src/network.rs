@@ -4,11 +4,12 @@ use candle_core::Tensor;
 use xdiff_core::{Classifier, FeatureExtractor};
 use xdiff_nn::Tap;
 
-use crate::backbone::check_images;
 use crate::{Backbone, Output, Pass, Result};
 
 /// A backbone with a name for its weights: a [`Classifier`] and a [`FeatureExtractor`] (of the last
 /// feature maps).
+///
+/// One without a head is a feature extractor only: [`classify`](Classifier::classify) is an error.
 #[derive(Debug)]
 pub struct Network {
     backbone: Box<dyn Backbone>,
@@ -53,7 +54,7 @@ impl FeatureExtractor for Network {
         match self.backbone.maps(images, &mut Pass::eval(tap)) {
             Ok(output) => Ok(output.maps),
             // Only now, since a tap may end the run before the layer that an image is too small for.
-            Err(e) => check_images(&self.backbone.describe(), images).and(Err(e)),
+            Err(e) => self.backbone.describe().check(images).and(Err(e)),
         }
     }
 

@@ -59,7 +59,7 @@ impl Normalise {
 
     /// The same for images of another number of channels: each gets the average of the means and of
     /// the deviations, as befits a network whose first convolution was
-    /// [adapted](crate::Stem) to them.
+    /// [adapted](crate::StemWeights) to them.
     ///
     /// # Errors
     /// Those of [`validate`](Self::validate); [`Error::Input`] for no channel.

@@ -16,6 +16,23 @@ pub fn is_below(name: &str, path: &str) -> bool {
 }
 
 /// One run of a network: whether it learns, where its dropout comes from, and who looks on.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::tap::{Recorder, Sites};
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::{Architecture, Pass};
+///
+/// let network = Architecture::SmallCnn.build(1, 2, &Params::fresh(0, &Device::Cpu))?;
+/// let images = Rng::new(1).randn((2, 1, 16, 16), &Device::Cpu)?;
+/// // A prediction of which one activation is kept, and a step of training with dropout.
+/// let mut tap = Recorder::new(Sites::named(["layer1.0"]));
+/// network.forward(&images, &mut Pass::eval(&mut tap))?;
+/// assert_eq!(tap.seen()["layer1.0"].dims(), [2, 32, 16, 16]);
+/// let rng = Rng::new(2);
+/// network.forward(&images, &mut Pass::train(&mut ()).with_dropout(&rng))?;
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
 pub struct Pass<'a> {
     mode: Mode,
     dropout: Option<&'a Rng>,

@@ -3,11 +3,12 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use xdiff_nn::layers::{BatchNormConfig, Conv2dConfig, Linear, Pool2d, adaptive_avg_pool2d, add, max_pool2d};
+use xdiff_nn::layers::{BatchNormConfig, Conv2dConfig, Pool2d, add, max_pool2d};
 use xdiff_nn::{Init, Params};
 
-use crate::backbone::{changed, positive};
-use crate::block::{Conv, Norm, relu};
+use crate::backbone::changed;
+use crate::check::positive;
+use crate::parts::{ConvInit, ConvSite, LinearSite, NormSite, PooledHead, head_of, relu, torch_default};
 use crate::{Backbone, BackboneConfig, Description, Error, Head, Maps, Pass, Result};
 
 /// Which residual block a network is made of.
@@ -133,6 +134,11 @@ impl ResNetConfig {
         Ok(())
     }
 
+    /// Channels of the last feature maps.
+    fn features(&self) -> usize {
+        512 * self.block.expansion()
+    }
+
     /// Channels of the 3×3 convolution of a bottleneck in a stage of that width.
     fn inner_width(&self, width: usize) -> usize {
         (width.saturating_mul(self.width_per_group) / 64).saturating_mul(self.groups)
@@ -146,8 +152,8 @@ impl BackboneConfig for ResNetConfig {
             in_channels: self.in_channels,
             classes: self.num_classes,
             least_side: 1,
-            head: "fc".to_owned(),
-            auxiliary_heads: Vec::new(),
+            classifier: "fc".to_owned(),
+            auxiliary_classifiers: Vec::new(),
             stem: "conv1".to_owned(),
         }
     }
@@ -158,6 +164,10 @@ impl BackboneConfig for ResNetConfig {
 
     fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
         Ok(Box::new(ResNet::new(self, params)?))
+    }
+
+    fn build_without_head(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(ResNet::without_head(self, params)?))
     }
 }
 
@@ -186,11 +196,11 @@ impl BackboneConfig for ResNetConfig {
 #[derive(Debug)]
 pub struct ResNet {
     description: Description,
-    stem: (Conv, Norm),
+    stem: (ConvSite, NormSite),
     relu: String,
     maxpool: String,
     stages: Vec<Stage>,
-    head: PooledHead,
+    head: Option<PooledHead>,
 }
 
 impl ResNet {
@@ -199,6 +209,14 @@ impl ResNet {
     /// # Errors
     /// Those of [`ResNetConfig::validate`] and [`Params::weight`].
     pub fn new(config: &ResNetConfig, params: &Params) -> Result<Self> {
+        let network = Self::without_head(config, params)?;
+        let features = config.features();
+        let fc = LinearSite::new((features, config.num_classes), torch_default(features), &params.at("fc"))?;
+        let head = Some(PooledHead::new(fc).pool_site(params.full("avgpool")));
+        Ok(Self { description: config.describe(), head, ..network })
+    }
+
+    fn without_head(config: &ResNetConfig, params: &Params) -> Result<Self> {
         config.validate()?;
         let stem = Conv2dConfig::new(config.in_channels, 64, 7).stride(2).padding(3);
         let stem = (conv(stem, &params.at("conv1"))?, norm(64, Init::ONES, &params.at("bn1"))?);
@@ -235,12 +253,12 @@ impl ResNet {
             inputs = outputs;
         }
         Ok(Self {
-            description: config.describe(),
+            description: config.describe().without_head(),
             stem,
             relu: params.full("relu"),
             maxpool: params.full("maxpool"),
             stages,
-            head: PooledHead::new((inputs, config.num_classes), 0.0, params)?,
+            head: None,
         })
     }
 }
@@ -262,19 +280,18 @@ impl Backbone for ResNet {
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        self.head.forward(maps, pass)
+        head_of(&self.head)?.forward(maps, pass)
     }
 }
 
 /// A convolution without bias and with torchvision's initialisation for residual networks.
-pub(crate) fn conv(config: Conv2dConfig, params: &Params) -> Result<Conv> {
-    let config = config.bias(false);
-    Conv::new(config, (Init::kaiming_normal(config.fan_out()), Init::ZEROS), params)
+pub(crate) fn conv(config: Conv2dConfig, params: &Params) -> Result<ConvSite> {
+    ConvSite::without_bias(config, ConvInit::KaimingFanOut, params)
 }
 
 /// Batch norm with PyTorch's constants.
-pub(crate) fn norm(channels: usize, weight: Init, params: &Params) -> Result<Norm> {
-    Norm::with_init(channels, BatchNormConfig::default(), weight, params)
+pub(crate) fn norm(channels: usize, weight: Init, params: &Params) -> Result<NormSite> {
+    NormSite::with_init(channels, BatchNormConfig::default(), weight, params)
 }
 
 /// What a residual block is to be.
@@ -303,7 +320,7 @@ impl BlockPlan {
 struct Block {
     site: String,
     relu: String,
-    layers: Vec<(Conv, Norm)>,
+    layers: Vec<(ConvSite, NormSite)>,
     shortcut: Option<Shortcut>,
 }
 
@@ -311,8 +328,8 @@ struct Block {
 #[derive(Debug)]
 struct Shortcut {
     site: String,
-    conv: Conv,
-    norm: Norm,
+    conv: ConvSite,
+    norm: NormSite,
 }
 
 impl Block {
@@ -383,34 +400,5 @@ impl Stage {
             x = block.forward(&x, pass)?;
         }
         pass.visit(&self.site, x)
-    }
-}
-
-/// The mean over each map, dropout, and a linear layer.
-#[derive(Debug)]
-pub(crate) struct PooledHead {
-    avgpool: String,
-    dropout: (String, f64),
-    site: String,
-    fc: Linear,
-}
-
-impl PooledHead {
-    pub(crate) fn new((inputs, classes): (usize, usize), dropout: f64, params: &Params) -> Result<Self> {
-        let scope = params.at("fc");
-        Ok(Self {
-            avgpool: params.full("avgpool"),
-            dropout: (params.full("dropout"), dropout),
-            site: scope.path().to_owned(),
-            fc: Linear::new(inputs, classes, true, &scope)?,
-        })
-    }
-
-    pub(crate) fn forward(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        let features = pass.visit(&self.avgpool, adaptive_avg_pool2d(maps, (1, 1))?)?.flatten_from(1)?;
-        let (dropout, p) = &self.dropout;
-        let features = pass.dropout(dropout, features, *p)?;
-        let logits = pass.visit(&self.site, self.fc.forward(&features)?)?;
-        Ok(Head { logits, features })
     }
 }

@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 use xdiff_nn::layers::{Conv2dConfig, Pool2d, adaptive_avg_pool2d};
 use xdiff_nn::{Init, Params};
 
-use crate::backbone::{changed, positive, probability};
-use crate::block::{Conv, relu};
-use crate::sequence::{Plan, Sequence};
+use crate::backbone::changed;
+use crate::check::{positive, probability};
+use crate::parts::{FireWidths, Layer, Sequence, head_of, kaiming_uniform};
 use crate::{Backbone, BackboneConfig, Description, Head, Maps, Pass, Result};
 
 /// Which SqueezeNet.
@@ -71,8 +71,8 @@ impl BackboneConfig for SqueezeNetConfig {
             in_channels: self.in_channels,
             classes: self.num_classes,
             least_side,
-            head: "classifier.1".to_owned(),
-            auxiliary_heads: Vec::new(),
+            classifier: "classifier.1".to_owned(),
+            auxiliary_classifiers: Vec::new(),
             stem: "features.0".to_owned(),
         }
     }
@@ -83,6 +83,10 @@ impl BackboneConfig for SqueezeNetConfig {
 
     fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
         Ok(Box::new(SqueezeNet::new(self, params)?))
+    }
+
+    fn build_without_head(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(SqueezeNet::without_head(self, params)?))
     }
 }
 
@@ -95,11 +99,24 @@ impl BackboneConfig for SqueezeNetConfig {
 ///
 /// Sites: `features.0` …, the layers of a fire module (`features.3.squeeze`), `features`,
 /// `classifier.0` … `classifier.3`, `classifier`.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::{Backbone, Pass, SqueezeNet, SqueezeNetConfig, SqueezeNetVersion};
+///
+/// let params = Params::fresh(0, &Device::Cpu);
+/// let net = SqueezeNet::new(&SqueezeNetConfig::new(SqueezeNetVersion::V1_1, 1, 4), &params)?;
+/// let images = Rng::new(1).randn((2, 1, 40, 33), &Device::Cpu)?;
+/// let output = net.forward(&images, &mut Pass::eval(&mut ()))?;
+/// assert_eq!((output.logits.dims(), output.features.dims()), (&[2, 4][..], &[2, 512][..]));
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct SqueezeNet {
     description: Description,
     features: Sequence,
-    classifier: Sequence,
+    classifier: Option<Sequence>,
 }
 
 impl SqueezeNet {
@@ -108,33 +125,39 @@ impl SqueezeNet {
     /// # Errors
     /// Those of [`SqueezeNetConfig::validate`] and [`Params::weight`].
     pub fn new(config: &SqueezeNetConfig, params: &Params) -> Result<Self> {
-        config.validate()?;
+        let network = Self::without_head(config, params)?;
         let last = Conv2dConfig::new(512, config.num_classes, 1);
         let classifier = [
-            Plan::Dropout(config.dropout),
-            Plan::Conv(last, (Init::Normal(0.01), Init::ZEROS)),
-            Plan::Relu,
-            Plan::MeanPool(1),
+            Layer::Dropout(config.dropout),
+            Layer::Conv(last, (Init::Normal(0.01), Init::ZEROS)),
+            Layer::Relu,
+            Layer::MeanPool(1),
         ];
+        let classifier = Some(Sequence::new(classifier, &params.at("classifier"))?);
+        Ok(Self { description: config.describe(), classifier, ..network })
+    }
+
+    fn without_head(config: &SqueezeNetConfig, params: &Params) -> Result<Self> {
+        config.validate()?;
         Ok(Self {
-            description: config.describe(),
+            description: config.describe().without_head(),
             features: Sequence::new(features(config), &params.at("features"))?,
-            classifier: Sequence::new(classifier, &params.at("classifier"))?,
+            classifier: None,
         })
     }
 }
 
-fn features(config: &SqueezeNetConfig) -> Vec<Plan> {
+fn features(config: &SqueezeNetConfig) -> Vec<Layer> {
     let stem = |width, kernel| {
         let conv = Conv2dConfig::new(config.in_channels, width, kernel).stride(2);
-        Plan::Conv(conv, drawn(&conv))
+        Layer::Conv(conv, kaiming_uniform(conv.fan_in()))
     };
-    let pool = Plan::MaxPool(Pool2d { ceil_mode: true, ..Pool2d::new(3, 2) });
-    let fire = |inputs, squeeze, expand| Plan::Fire(FireWidths { inputs, squeeze, expand });
+    let pool = Layer::MaxPool(Pool2d { ceil_mode: true, ..Pool2d::new(3, 2) });
+    let fire = |inputs, squeeze, expand| Layer::Fire(FireWidths { inputs, squeeze, expand });
     match config.version {
         SqueezeNetVersion::V1_0 => vec![
             stem(96, 7),
-            Plan::Relu,
+            Layer::Relu,
             pool,
             fire(96, 16, 64),
             fire(128, 16, 64),
@@ -149,7 +172,7 @@ fn features(config: &SqueezeNetConfig) -> Vec<Plan> {
         ],
         SqueezeNetVersion::V1_1 => vec![
             stem(64, 3),
-            Plan::Relu,
+            Layer::Relu,
             pool,
             fire(64, 16, 64),
             fire(128, 16, 64),
@@ -165,11 +188,6 @@ fn features(config: &SqueezeNetConfig) -> Vec<Plan> {
     }
 }
 
-/// How weight and bias of all convolutions but the last are drawn.
-fn drawn(conv: &Conv2dConfig) -> (Init, Init) {
-    (Init::kaiming_uniform(conv.fan_in()), Init::ZEROS)
-}
-
 impl Backbone for SqueezeNet {
     fn describe(&self) -> Description {
         self.description.clone()
@@ -180,51 +198,8 @@ impl Backbone for SqueezeNet {
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        let logits = self.classifier.forward(maps, pass)?.output.flatten_from(1)?;
+        let logits = head_of(&self.classifier)?.forward(maps, pass)?.output.flatten_from(1)?;
         let features = adaptive_avg_pool2d(maps, (1, 1))?.flatten_from(1)?;
         Ok(Head { logits, features })
-    }
-}
-
-/// Channels of a [`Fire`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FireWidths {
-    inputs: usize,
-    squeeze: usize,
-    /// Of each of the two expanding convolutions.
-    expand: usize,
-}
-
-/// A fire module: 1×1 to few channels, then 1×1 and 3×3 side by side to many, ReLU after each.
-#[derive(Debug)]
-pub(crate) struct Fire {
-    squeeze: (Conv, String),
-    expand: [(Conv, String); 2],
-}
-
-impl Fire {
-    pub(crate) fn new(widths: FireWidths, params: &Params) -> Result<Self> {
-        let FireWidths { inputs, squeeze, expand } = widths;
-        let conv = |config: Conv2dConfig, name: &str| -> Result<_> {
-            let conv = Conv::new(config, drawn(&config), &params.at(name))?;
-            Ok((conv, params.full(format!("{name}_activation"))))
-        };
-        Ok(Self {
-            squeeze: conv(Conv2dConfig::new(inputs, squeeze, 1), "squeeze")?,
-            expand: [
-                conv(Conv2dConfig::new(squeeze, expand, 1), "expand1x1")?,
-                conv(Conv2dConfig::new(squeeze, expand, 3).padding(1), "expand3x3")?,
-            ],
-        })
-    }
-
-    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let mut run = |(conv, activation): &(Conv, String), x: &Tensor| {
-            let y = conv.forward(x, pass)?;
-            relu(&y, activation, pass)
-        };
-        let x = run(&self.squeeze, x)?;
-        let parts = [run(&self.expand[0], &x)?, run(&self.expand[1], &x)?];
-        Ok(Tensor::cat(&parts, 1)?)
     }
 }

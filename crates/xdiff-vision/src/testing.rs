@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use xdiff_nn::gradcheck::{self, Options};
 use xdiff_nn::tap::{Recorder, Sites};
-use xdiff_nn::{Params, Rng};
+use xdiff_nn::{ParamSet, Params, Rng};
 
 use crate::{Backbone, Error, Output, Pass, Result};
 
@@ -36,6 +36,12 @@ pub(crate) fn size<B>(build: impl FnOnce(&Params) -> Result<B>) -> (usize, usize
     build(&params).unwrap();
     let (set, _) = params.finish_with_report();
     (set.count(), set.names().count())
+}
+
+/// The root of the mean square of the fresh numbers of one parameter.
+pub(crate) fn deviation(set: &ParamSet, name: &str) -> f64 {
+    let x = set.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    (x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / x.len() as f64).sqrt()
 }
 
 /// The largest difference of two tensors, as a share of the largest number of the second.

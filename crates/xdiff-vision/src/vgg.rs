@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 use xdiff_nn::layers::{Conv2dConfig, Pool2d};
 use xdiff_nn::{Init, Params};
 
-use crate::backbone::{changed, positive, probability};
-use crate::plain::PlainHead;
-use crate::sequence::{Plan, Sequence};
+use crate::backbone::changed;
+use crate::check::{positive, probability};
+use crate::parts::{Layer, Sequence, SequenceHead, head_of, torch_default};
 use crate::{Backbone, BackboneConfig, Description, Head, Maps, Pass, Result};
 
 /// Channels of the five stages.
@@ -95,21 +95,19 @@ impl VggConfig {
     }
 
     /// How a convolution is drawn.
-    fn conv(&self, config: Conv2dConfig) -> Plan {
+    fn conv(&self, config: Conv2dConfig) -> Layer {
         if self.init_weights {
-            return Plan::Conv(config, (Init::kaiming_normal(config.fan_out()), Init::ZEROS));
+            return Layer::Conv(config, (Init::kaiming_normal(config.fan_out()), Init::ZEROS));
         }
-        let default = Init::torch_default(config.fan_in());
-        Plan::Conv(config, (default, default))
+        Layer::Conv(config, torch_default(config.fan_in()))
     }
 
     /// How a linear layer is drawn.
-    fn linear(&self, inputs: usize, outputs: usize) -> Plan {
+    fn linear(&self, inputs: usize, outputs: usize) -> Layer {
         if self.init_weights {
-            return Plan::Linear((inputs, outputs), (Init::Normal(0.01), Init::ZEROS));
+            return Layer::Linear((inputs, outputs), (Init::Normal(0.01), Init::ZEROS));
         }
-        let default = Init::torch_default(inputs);
-        Plan::Linear((inputs, outputs), (default, default))
+        Layer::Linear((inputs, outputs), torch_default(inputs))
     }
 }
 
@@ -120,8 +118,8 @@ impl BackboneConfig for VggConfig {
             in_channels: self.in_channels,
             classes: self.num_classes,
             least_side: 32,
-            head: "classifier.6".to_owned(),
-            auxiliary_heads: Vec::new(),
+            classifier: "classifier.6".to_owned(),
+            auxiliary_classifiers: Vec::new(),
             stem: "features.0".to_owned(),
         }
     }
@@ -133,17 +131,34 @@ impl BackboneConfig for VggConfig {
     fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
         Ok(Box::new(Vgg::new(self, params)?))
     }
+
+    fn build_without_head(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(Vgg::without_head(self, params)?))
+    }
 }
 
 /// A network of 3×3 convolutions in five stages (Simonyan and Zisserman, *Very Deep Convolutional
 /// Networks for Large-Scale Image Recognition*, 2015) with torchvision's modules.
 ///
 /// Sites: `features.0` …, `features`, `avgpool`, `classifier.0` … `classifier.6`, `classifier`.
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_vision::{BackboneConfig, Pass, VggConfig};
+///
+/// // For feature maps alone; `Vgg::new` asks for the weights of the large linear layers too.
+/// let params = Params::fresh(0, &Device::Cpu);
+/// let net = VggConfig::vgg11(1, 4).build_without_head(&params)?;
+/// let images = Rng::new(1).randn((2, 1, 64, 70), &Device::Cpu)?;
+/// assert_eq!(net.maps(&images, &mut Pass::eval(&mut ()))?.maps.dims(), [2, 512, 2, 2]);
+/// # Ok::<(), xdiff_vision::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Vgg {
     description: Description,
     features: Sequence,
-    head: PlainHead,
+    head: Option<SequenceHead>,
 }
 
 impl Vgg {
@@ -152,6 +167,21 @@ impl Vgg {
     /// # Errors
     /// Those of [`VggConfig::validate`] and [`Params::weight`].
     pub fn new(config: &VggConfig, params: &Params) -> Result<Self> {
+        let network = Self::without_head(config, params)?;
+        let classifier = [
+            config.linear(512 * 7 * 7, 4096),
+            Layer::Relu,
+            Layer::Dropout(config.dropout),
+            config.linear(4096, 4096),
+            Layer::Relu,
+            Layer::Dropout(config.dropout),
+            config.linear(4096, config.num_classes),
+        ];
+        let head = Some(SequenceHead::new(7, classifier, params)?);
+        Ok(Self { description: config.describe(), head, ..network })
+    }
+
+    fn without_head(config: &VggConfig, params: &Params) -> Result<Self> {
         config.validate()?;
         let mut features = Vec::new();
         let mut inputs = config.in_channels;
@@ -159,26 +189,17 @@ impl Vgg {
             for _ in 0..convolutions {
                 features.push(config.conv(Conv2dConfig::new(inputs, width, 3).padding(1)));
                 if config.batch_norm {
-                    features.push(Plan::Norm(width));
+                    features.push(Layer::Norm(width));
                 }
-                features.push(Plan::Relu);
+                features.push(Layer::Relu);
                 inputs = width;
             }
-            features.push(Plan::MaxPool(Pool2d::new(2, 2)));
+            features.push(Layer::MaxPool(Pool2d::new(2, 2)));
         }
-        let classifier = [
-            config.linear(512 * 7 * 7, 4096),
-            Plan::Relu,
-            Plan::Dropout(config.dropout),
-            config.linear(4096, 4096),
-            Plan::Relu,
-            Plan::Dropout(config.dropout),
-            config.linear(4096, config.num_classes),
-        ];
         Ok(Self {
-            description: config.describe(),
+            description: config.describe().without_head(),
             features: Sequence::new(features, &params.at("features"))?,
-            head: PlainHead::new(7, classifier, params)?,
+            head: None,
         })
     }
 }
@@ -193,7 +214,7 @@ impl Backbone for Vgg {
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        self.head.forward(maps, pass)
+        head_of(&self.head)?.forward(maps, pass)
     }
 }
 
@@ -218,8 +239,8 @@ mod tests {
             ),
         ] {
             let config = VggConfig { init_weights, ..VggConfig::default() };
-            assert!(matches!(config.conv(conv), Plan::Conv(c, inits) if c == conv && inits == of_conv));
-            assert!(matches!(config.linear(100, 7), Plan::Linear((100, 7), inits) if inits == of_linear));
+            assert!(matches!(config.conv(conv), Layer::Conv(c, inits) if c == conv && inits == of_conv));
+            assert!(matches!(config.linear(100, 7), Layer::Linear((100, 7), inits) if inits == of_linear));
         }
     }
 }

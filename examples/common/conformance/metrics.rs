@@ -51,7 +51,7 @@ pub(super) fn lpips(case: &Case) -> Result<Outputs, AnyError> {
     let net: LpipsNet = case.need("net")?;
     let params = case.params().freeze(|_| true);
     let architecture: Architecture = net.architecture().parse()?;
-    let backbone = architecture.build(3, 1000, &params)?;
+    let backbone = architecture.build_without_head(3, &params)?;
     let heads = (0..net.sites().len()).map(|i| Ok(case.weight(&format!("head.{i}"))?.clone()));
     let heads = LpipsHeads::new(net, heads.collect::<Result<_, AnyError>>()?)?;
     let lpips = Lpips::new(Network::from_box(backbone, "synthetic"), heads, PixelRange::Signed);

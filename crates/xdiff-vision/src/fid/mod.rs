@@ -10,7 +10,7 @@ use xdiff_core::FeatureExtractor;
 use xdiff_nn::weights::read;
 use xdiff_nn::{Params, Tap};
 
-use crate::weights::sha256;
+use crate::pretrained::sha256;
 use crate::{Backbone, InceptionConfig, InceptionV3, Pass, Result};
 
 pub use input::{FidInput, FidLevels, FidResize};

@@ -4,8 +4,7 @@ use xdiff_nn::Params;
 use xdiff_nn::layers::Pool2d;
 
 use crate::Result;
-use crate::conv_unit::UnitStyle;
-use crate::mixed::{Mixed, Plan, Pooling, Window};
+use crate::parts::{Mixed, Pooling, Step, UnitStyle, Window};
 
 /// A kind of block.
 #[derive(Clone, Copy, Debug)]
@@ -23,19 +22,19 @@ pub(super) enum Kind {
 }
 
 /// The pooling by which the blocks that halve the size do so.
-const HALVE: Plan = Plan::Pool(Pooling::Max(Pool2d::new(3, 2)), None);
+const HALVE: Step = Step::Pool(Pooling::Max(Pool2d::new(3, 2)), None);
 
-const fn same(name: &'static str, channels: usize, kernel: (usize, usize)) -> Plan {
-    Plan::Conv(Window::same(name, channels, kernel))
+const fn same(name: &'static str, channels: usize, kernel: (usize, usize)) -> Step {
+    Step::Conv(Window::same(name, channels, kernel))
 }
 
-const fn one(name: &'static str, channels: usize) -> Plan {
+const fn one(name: &'static str, channels: usize) -> Step {
     same(name, channels, (1, 1))
 }
 
 /// A 3×3 window at every second position.
-const fn halving(name: &'static str, channels: usize) -> Plan {
-    Plan::Conv(Window::valid(name, channels, 3, 2))
+const fn halving(name: &'static str, channels: usize) -> Step {
+    Step::Conv(Window::valid(name, channels, 3, 2))
 }
 
 impl Kind {
@@ -47,9 +46,9 @@ impl Kind {
         style: UnitStyle,
         params: &Params,
     ) -> Result<Mixed> {
-        let pool = Plan::Pool(pool, None);
-        let of = |branches: &[&[Plan]]| {
-            let branches: Vec<_> = branches.iter().map(|plan| (None, *plan)).collect();
+        let pool = Step::Pool(pool, None);
+        let of = |branches: &[&[Step]]| {
+            let branches: Vec<_> = branches.iter().map(|steps| (None, *steps)).collect();
             Mixed::new(inputs, &branches, style, params)
         };
         match self {
@@ -100,7 +99,7 @@ impl Kind {
             ]),
             Self::E => {
                 let both = |row, column| {
-                    Plan::Fork([Window::same(row, 384, (1, 3)), Window::same(column, 384, (3, 1))])
+                    Step::Fork([Window::same(row, 384, (1, 3)), Window::same(column, 384, (3, 1))])
                 };
                 of(&[
                     &[one("branch1x1", 320)],

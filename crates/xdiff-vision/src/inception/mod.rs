@@ -5,14 +5,15 @@ mod blocks;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use xdiff_nn::layers::{Activation, BatchNormConfig, Pool2d, adaptive_avg_pool2d, avg_pool2d, max_pool2d};
-use xdiff_nn::{Init, Params};
+use xdiff_nn::Params;
+use xdiff_nn::layers::{Pool2d, adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 
-use crate::averaged_head::AveragedHead;
-use crate::backbone::{changed, positive, probability};
-use crate::conv_unit::{ConvInit, ConvUnit, LinearSite, StageNames, UnitStyle};
-use crate::mixed::{Mixed, Pooling, Window};
-use crate::transform_input::{self, transform_input};
+use crate::backbone::changed;
+use crate::check::{positive, probability};
+use crate::parts::transform_input::{self, transform_input};
+use crate::parts::{
+    ConvUnit, LinearSite, Mixed, PooledHead, Pooling, UnitStyle, Window, head_of, normal_or_default,
+};
 use crate::{Backbone, BackboneConfig, Description, Error, Head, Maps, Pass, Result};
 use blocks::Kind;
 
@@ -36,7 +37,7 @@ pub struct InceptionConfig {
     pub in_channels: usize,
     /// How many classes the heads tell apart.
     pub num_classes: usize,
-    /// Whether there is an auxiliary head, which runs in training only. torchvision's files hold it:
+    /// Whether there is an auxiliary classifier, which runs in training only. torchvision's files hold it:
     /// without it, drop `AuxLogits.` with a [`KeyMap`](xdiff_nn::weights::KeyMap).
     pub aux_logits: bool,
     /// Whether images come normalised by ImageNet's means and deviations and are mapped to −1..1 first.
@@ -70,7 +71,7 @@ impl InceptionConfig {
         Self { in_channels, num_classes, ..Default::default() }
     }
 
-    /// The network of the Fréchet Inception distance: 1008 classes, no auxiliary head,
+    /// The network of the Fréchet Inception distance: 1008 classes, no auxiliary classifier,
     /// [`InceptionPooling::Fid`]. Like pytorch-fid, it leaves fresh weights to PyTorch's layers.
     pub fn fid() -> Self {
         Self {
@@ -97,18 +98,12 @@ impl InceptionConfig {
     ///
     /// torchvision draws from a normal that is cut off at ±2: at 20 deviations or more.
     fn style(&self, deviation: f64) -> UnitStyle {
-        UnitStyle {
-            names: StageNames::NAMED,
-            norm: BatchNormConfig { eps: 1e-3, ..Default::default() },
-            act: Activation::Relu,
-            init: if self.init_weights { ConvInit::Normal(deviation) } else { ConvInit::Default },
-        }
+        UnitStyle::inception(self.init_weights.then_some(deviation))
     }
 
     fn linear(&self, inputs: usize, deviation: f64, params: &Params) -> Result<LinearSite> {
-        let usual = Init::torch_default(inputs);
-        let weight = if self.init_weights { Init::Normal(deviation) } else { usual };
-        LinearSite::new((inputs, self.num_classes), (weight, usual), params)
+        let inits = normal_or_default(self.init_weights.then_some(deviation), inputs);
+        LinearSite::new((inputs, self.num_classes), inits, params)
     }
 
     /// The pooling of the block of this name.
@@ -133,8 +128,8 @@ impl BackboneConfig for InceptionConfig {
             in_channels: self.in_channels,
             classes: self.num_classes,
             least_side: 75,
-            head: "fc".to_owned(),
-            auxiliary_heads: if self.aux_logits { vec!["AuxLogits.fc".to_owned()] } else { Vec::new() },
+            classifier: "fc".to_owned(),
+            auxiliary_classifiers: if self.aux_logits { vec!["AuxLogits.fc".to_owned()] } else { Vec::new() },
             stem: "Conv2d_1a_3x3.conv".to_owned(),
         }
     }
@@ -145,6 +140,10 @@ impl BackboneConfig for InceptionConfig {
 
     fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
         Ok(Box::new(InceptionV3::new(self, params)?))
+    }
+
+    fn build_without_head(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(InceptionV3::without_head(&Self { aux_logits: false, ..self.clone() }, params)?.0))
     }
 }
 
@@ -178,13 +177,13 @@ const BLOCKS: [(&str, Kind); 11] = [
     ("Mixed_7c", Kind::E),
 ];
 
-/// The block whose maps the auxiliary head takes.
-const BEFORE_HEAD: &str = "Mixed_6e";
+/// The block whose maps the auxiliary classifier takes.
+const BEFORE_AUXILIARY: &str = "Mixed_6e";
 
 /// Inception v3 (Szegedy et al., 2016), as torchvision has it, or with the poolings of the Fréchet
 /// Inception distance.
 ///
-/// In training the auxiliary head runs: [`Maps::auxiliary`] holds its logits, which torchvision
+/// In training the auxiliary classifier runs: [`Maps::auxiliary`] holds its logits, which torchvision
 /// returns beside the others. The usual weight of their loss is 0.4. That head needs images of 299
 /// pixels a side; without it, and in predictions, 75 are enough.
 ///
@@ -206,23 +205,33 @@ const BEFORE_HEAD: &str = "Mixed_6e";
 /// ```
 #[derive(Debug)]
 pub struct InceptionV3 {
-    config: InceptionConfig,
+    description: Description,
+    transform_input: bool,
     /// Convolutions, and the site of the pooling behind them.
     stem: Vec<(Vec<ConvUnit>, String)>,
-    blocks: Vec<(Mixed, Option<AuxiliaryHead>)>,
-    head: AveragedHead,
+    blocks: Vec<(Mixed, Option<AuxiliaryClassifier>)>,
+    head: Option<PooledHead>,
 }
 
 impl InceptionV3 {
-    /// The least side of images with which the auxiliary head can be trained: its 5×5 window must fit
-    /// into maps that were pooled once more.
-    const LEAST_SIDE_OF_HEAD: usize = 299;
+    /// The least side of images with which the auxiliary classifier can be trained: its 5×5 window
+    /// must fit into maps that were pooled once more.
+    const LEAST_SIDE_OF_AUXILIARY: usize = 299;
 
     /// Asks for the parameters under torchvision's names.
     ///
     /// # Errors
     /// Those of [`InceptionConfig::validate`] and [`Params::weight`].
     pub fn new(config: &InceptionConfig, params: &Params) -> Result<Self> {
+        let (network, channels) = Self::without_head(config, params)?;
+        let fc = config.linear(channels, DEVIATION, &params.at("fc"))?;
+        let head = PooledHead::new(fc).pool_site(params.full("avgpool"));
+        let head = Some(head.dropout_of_maps(params.full("dropout"), config.dropout));
+        Ok(Self { description: config.describe(), head, ..network })
+    }
+
+    /// The network without its head, and the channels of its maps.
+    fn without_head(config: &InceptionConfig, params: &Params) -> Result<(Self, usize)> {
         config.validate()?;
         let style = config.style(DEVIATION);
         let mut channels = config.in_channels;
@@ -239,37 +248,38 @@ impl InceptionV3 {
         for (name, kind) in BLOCKS {
             let block = kind.build(channels, config.pool(name), style, &params.at(name))?;
             channels = block.channels();
-            let head = if config.aux_logits && name == BEFORE_HEAD {
-                Some(AuxiliaryHead::new(channels, config, &params.at("AuxLogits"))?)
+            let head = if config.aux_logits && name == BEFORE_AUXILIARY {
+                Some(AuxiliaryClassifier::new(channels, config, &params.at("AuxLogits"))?)
             } else {
                 None
             };
             blocks.push((block, head));
         }
-        let fc = config.linear(channels, DEVIATION, &params.at("fc"))?;
-        let head = AveragedHead::new(config.dropout, fc, params);
-        Ok(Self { config: config.clone(), stem, blocks, head })
+        let transform_input = config.transform_input;
+        let description = config.describe().without_head();
+        Ok((Self { description, transform_input, stem, blocks, head: None }, channels))
     }
 }
 
 impl Backbone for InceptionV3 {
     fn describe(&self) -> Description {
-        self.config.describe()
+        self.description.clone()
     }
 
     fn maps(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Maps> {
-        let least = Self::LEAST_SIDE_OF_HEAD;
-        if self.config.aux_logits && pass.is_training() && images.dims().iter().skip(2).any(|n| *n < least) {
+        let least = Self::LEAST_SIDE_OF_AUXILIARY;
+        let auxiliary = !self.description.auxiliary_classifiers.is_empty() && pass.is_training();
+        if auxiliary && images.dims().iter().skip(2).any(|n| *n < least) {
             return Err(Error::input(
                 "images",
                 format!(
-                    "shape {:?}; training with the auxiliary head takes sides of {least} or more: \
+                    "shape {:?}; training with the auxiliary classifier takes sides of {least} or more: \
                      enlarge the images, or set aux_logits to false",
                     images.dims()
                 ),
             ));
         }
-        let mut x = if self.config.transform_input { transform_input(images)? } else { images.clone() };
+        let mut x = if self.transform_input { transform_input(images)? } else { images.clone() };
         for (units, pool) in &self.stem {
             for unit in units {
                 x = unit.forward(&x, pass)?;
@@ -289,19 +299,19 @@ impl Backbone for InceptionV3 {
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        self.head.forward(maps, pass)
+        head_of(&self.head)?.forward(maps, pass)
     }
 }
 
 /// A head on maps in the middle of the network, for training.
 #[derive(Debug)]
-struct AuxiliaryHead {
+struct AuxiliaryClassifier {
     path: String,
     convs: [ConvUnit; 2],
     fc: LinearSite,
 }
 
-impl AuxiliaryHead {
+impl AuxiliaryClassifier {
     const CONVS: [Window; 2] = [Window::same("conv0", 128, (1, 1)), Window::valid("conv1", 768, 5, 1)];
 
     fn new(inputs: usize, config: &InceptionConfig, params: &Params) -> Result<Self> {
@@ -333,7 +343,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{
-        assert_rows, check_gradients, fresh, randn, seen_and_unseen, size, synthetic, waves,
+        assert_rows, check_gradients, deviation, fresh, randn, seen_and_unseen, size, synthetic, waves,
     };
 
     fn small() -> InceptionConfig {
@@ -383,13 +393,13 @@ mod tests {
     }
 
     #[test]
-    fn the_auxiliary_head_asks_for_large_images() {
+    fn the_auxiliary_classifier_asks_for_large_images() {
         let net = fresh(|p| InceptionV3::new(&InceptionConfig { aux_logits: true, ..small() }, p));
         assert!(net.forward(&randn(1, &[1, 3, 75, 75]), &mut Pass::eval(&mut ())).is_ok());
         let outcome = net.forward(&randn(1, &[2, 3, 299, 298]), &mut Pass::train(&mut ()));
         assert!(matches!(outcome, Err(Error::Input { reason, .. }) if reason.contains("aux_logits")));
         let config = InceptionConfig { init_weights: false, ..small() };
-        let head = fresh(|p| AuxiliaryHead::new(3, &config, p));
+        let head = fresh(|p| AuxiliaryClassifier::new(3, &config, p));
         let mut tap = xdiff_nn::tap::Recorder::default();
         let logits = head.forward(&randn(1, &[2, 3, 20, 17]), &mut Pass::eval(&mut tap)).unwrap();
         assert_eq!((logits.dims(), tap.seen()["conv1"].dims()), (&[2, 5][..], &[2, 768, 2, 1][..]));
@@ -398,9 +408,9 @@ mod tests {
 
     /// torchvision 0.29's `InceptionAux` with synthetic weights.
     #[test]
-    fn the_auxiliary_head_is_torchvisions() {
+    fn the_auxiliary_classifier_is_torchvisions() {
         let config = InceptionConfig { num_classes: 2, ..small() };
-        let head = synthetic(|p| AuxiliaryHead::new(768, &config, p));
+        let head = synthetic(|p| AuxiliaryClassifier::new(768, &config, p));
         let x = waves(&[3, 768, 17, 20]);
         let eval = head.forward(&x, &mut Pass::eval(&mut ())).unwrap();
         let wanted =
@@ -464,8 +474,7 @@ mod tests {
             ("AuxLogits.fc.weight", 0.001),
             ("fc.weight", 0.1),
         ] {
-            let x = set.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let got = (x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / x.len() as f64).sqrt();
+            let got = deviation(&set, name);
             assert!((got - wanted).abs() <= 0.05 * wanted, "{name}: {got}, expected {wanted}");
         }
     }

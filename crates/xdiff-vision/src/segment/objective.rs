@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::Segmenter;
 use super::loss::SegmentationLoss;
 use super::predict::{Decision, decide};
-use crate::train::{Findings, LossParts, Measure, Objective, check_finite};
+use crate::train::{Findings, LossParts, Measure, Objective, check_finite, push_names};
 use crate::{Error, Pass, Result};
 
 /// Images of one size with their masks.
@@ -144,7 +144,6 @@ impl<M: Segmenter> Objective for Segmentation<M> {
         let answers = decide(&logits, Decision::MostProbable)?;
         let classes = self.network.classes().max(2);
         let pixels = answers.len() / group.images.dim(0)?;
-        let first = findings.dice.len();
         for (answer, truth) in answers.chunks_exact(pixels).zip(group.labels.chunks_exact(pixels)) {
             // Of each class: in both, in one, in the other.
             let mut counts = vec![[0f64; 3]; classes];
@@ -157,11 +156,7 @@ impl<M: Segmenter> Objective for Segmentation<M> {
             let dice = |[both, a, t]: &[f64; 3]| if a + t > 0.0 { 2.0 * both / (a + t) } else { 1.0 };
             findings.dice.push(counts[1..].iter().map(dice).collect());
         }
-        if group.ids.is_empty() {
-            findings.ids.extend((first..findings.dice.len()).map(|i| i.to_string()));
-        } else {
-            findings.ids.extend_from_slice(&group.ids);
-        }
+        push_names(&mut findings.ids, &group.ids, answers.len() / pixels);
         Ok(loss)
     }
 

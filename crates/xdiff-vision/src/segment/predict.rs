@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::{Segmenter, by_class};
+use crate::ranking::argmax;
 use crate::train::log_softmax;
 use crate::{Error, Pass, Result};
 
@@ -62,10 +63,9 @@ pub(super) fn decide(logits: &Tensor, decision: Decision) -> Result<Vec<u8>> {
     }
     let label = |i: usize| {
         let of = |c: usize| p[(i / pixels * classes + c) * pixels + i % pixels];
-        let best = |from: usize| (from..classes).reduce(|a, c| if of(c) > of(a) { c } else { a });
         let label = match decision {
-            Decision::MostProbable => best(0),
-            Decision::Foreground(threshold) if 1.0 - f64::from(of(0)) >= threshold => best(1),
+            Decision::MostProbable => argmax(0..classes, of),
+            Decision::Foreground(threshold) if 1.0 - f64::from(of(0)) >= threshold => argmax(1..classes, of),
             Decision::Foreground(_) => None,
         };
         label.unwrap_or(0) as u8

@@ -287,7 +287,7 @@ fn what_does_not_fit_is_refused() {
         ("an empty level", net(&|c| c.widths.push(0)), "widths"),
         ("no class", net(&|c| c.classes = 0), "classes"),
         ("groups that do not divide", net(&|c| c.norm = SegNorm::Group { groups: 3 }), "norm"),
-        ("dropout of everything", net(&|c| c.dropout = 1.0), "dropout"),
+        ("dropout of more than everything", net(&|c| c.dropout = 1.5), "dropout"),
         ("too few labels", parts(&[0; 29]), "29 labels"),
         ("a label out of range", parts(&[3; 30]), "a label is 3"),
         ("a threshold of 2", predict(&Echo, &logits(3), Decision::Foreground(2.0)).map(|_| ()), "threshold"),

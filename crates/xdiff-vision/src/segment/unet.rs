@@ -8,8 +8,9 @@ use xdiff_nn::layers::{
 };
 
 use super::Segmenter;
-use crate::block::Norm;
-use crate::{Error, Pass, Result};
+use crate::check::{positive, probability};
+use crate::parts::NormSite;
+use crate::{Error, Pass, Result, check};
 
 /// How activations are normalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,11 +56,8 @@ impl SegUNetConfig {
     /// # Errors
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
-        for (field, value) in [("in_channels", self.in_channels), ("classes", self.classes)] {
-            if value == 0 {
-                return Err(Error::config(field, "is 0, must be at least 1"));
-            }
-        }
+        positive("in_channels", self.in_channels)?;
+        positive("classes", self.classes)?;
         if self.widths.is_empty() || self.widths.len() > 16 || self.widths.contains(&0) {
             let reason = format!("is {:?}, must be 1 to 16 positive numbers", self.widths);
             return Err(Error::config("widths", reason));
@@ -70,10 +68,7 @@ impl SegUNetConfig {
             let reason = format!("{groups} groups do not divide each of the widths {:?}", self.widths);
             return Err(Error::config("norm", reason));
         }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::config("dropout", format!("is {}, must lie in [0, 1)", self.dropout)));
-        }
-        Ok(())
+        probability("dropout", self.dropout)
     }
 
     /// The least height and width of an image: 2 to the number of levels less one.
@@ -84,14 +79,14 @@ impl SegUNetConfig {
 
 #[derive(Debug)]
 enum AnyNorm {
-    Batch(Norm),
+    Batch(NormSite),
     Group(GroupNorm),
 }
 
 impl AnyNorm {
     fn new(kind: SegNorm, channels: usize, params: &Params) -> Result<Self> {
         Ok(match kind {
-            SegNorm::Batch => Self::Batch(Norm::new(channels, BatchNormConfig::default(), params)?),
+            SegNorm::Batch => Self::Batch(NormSite::new(channels, BatchNormConfig::default(), params)?),
             SegNorm::Group { groups } => Self::Group(GroupNorm::new(groups, channels, 1e-5, params)?),
         })
     }
@@ -205,14 +200,7 @@ impl Segmenter for SegUNet {
     }
 
     fn logits(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let (channels, side) = (self.config.in_channels, self.config.least_side());
-        if !matches!(*images.dims(), [b, c, h, w] if b > 0 && c == channels && h.min(w) >= side) {
-            let reason = format!(
-                "shape {:?}; this network takes (B, {channels}, H, W) with sides of {side} or more",
-                images.dims()
-            );
-            return Err(Error::input("images", reason));
-        }
+        check::images("this network", self.config.in_channels, self.config.least_side(), images)?;
         let mut levels: Vec<Tensor> = Vec::with_capacity(self.encoder.len());
         for block in &self.encoder {
             let x = match levels.last() {

@@ -90,12 +90,12 @@ pub struct Classification {
 }
 
 impl Classification {
-    /// The weight of auxiliary heads with which GoogLeNet was trained (Szegedy et al. 2014).
+    /// The weight of auxiliary classifiers with which GoogLeNet was trained (Szegedy et al. 2014).
     pub const GOOGLENET: f64 = 0.3;
-    /// The weight of the auxiliary head with which torchvision's reference trains Inception v3.
+    /// The weight of the auxiliary classifier with which torchvision's reference trains Inception v3.
     pub const INCEPTION: f64 = 0.4;
 
-    /// Auxiliary heads, where the network has them, count 0.3.
+    /// Auxiliary classifiers, where the network has them, count 0.3.
     ///
     /// # Errors
     /// [`Error::Config`] when the loss does not fit the network.
@@ -112,7 +112,7 @@ impl Classification {
         Ok(Self { network, loss, auxiliary: Self::GOOGLENET })
     }
 
-    /// With another weight of auxiliary heads.
+    /// With another weight of auxiliary classifiers.
     ///
     /// # Errors
     /// [`Error::Config`] when it is negative or not finite.
@@ -132,13 +132,21 @@ impl Classification {
     pub fn into_network(self, weights: impl Into<String>) -> Network {
         Network::from_box(self.network, weights)
     }
+}
 
-    fn forward(&self, group: &Labelled, pass: &mut Pass<'_>) -> Result<Output> {
-        let classes = self.network.describe().classes;
-        group.labels.iter().try_for_each(|label| check_label(*label, classes))?;
-        check_finite(&group.images, &group.ids)?;
-        self.network.forward(&group.images, pass)
-    }
+/// What a network gives for a group that fits it.
+fn forward(network: &dyn Backbone, group: &Labelled, pass: &mut Pass<'_>) -> Result<Output> {
+    let classes = network.describe().classes;
+    group.labels.iter().try_for_each(|label| check_label(*label, classes))?;
+    check_finite(&group.images, &group.ids)?;
+    network.forward(&group.images, pass)
+}
+
+/// Adds what a network answers to a group outside of training; the logits.
+fn answer(network: &dyn Backbone, group: &Labelled, predictions: &mut Predictions) -> Result<Tensor> {
+    let logits = forward(network, group, &mut Pass::eval(&mut ()))?.logits.detach();
+    predictions.push(&logits, &group.labels, &group.ids)?;
+    Ok(logits)
 }
 
 impl Objective for Classification {
@@ -146,7 +154,7 @@ impl Objective for Classification {
     type Findings = Predictions;
 
     fn loss(&self, group: &Labelled, pass: &mut Pass<'_>) -> Result<LossParts> {
-        let output = self.forward(group, pass)?;
+        let output = forward(self.network.as_ref(), group, pass)?;
         let mut loss = self.loss.parts(&output.logits, &group.labels)?;
         for logits in &output.auxiliary {
             let (sum, weight) = self.loss.parts(logits, &group.labels)?.single()?;
@@ -160,9 +168,7 @@ impl Objective for Classification {
     }
 
     fn observe(&self, group: &Labelled, findings: &mut Predictions) -> Result<LossParts> {
-        let logits = self.forward(group, &mut Pass::eval(&mut ()))?.logits.detach();
-        findings.push(&logits, &group.labels, &group.ids)?;
-        self.loss.parts(&logits, &group.labels)
+        self.loss.parts(&answer(self.network.as_ref(), group, findings)?, &group.labels)
     }
 
     fn measures(&self) -> &'static [Measure] {
@@ -180,14 +186,10 @@ pub fn predict<E: Into<Box<dyn StdError + Send + Sync>>>(
     network: &dyn Backbone,
     batches: impl IntoIterator<Item = std::result::Result<Vec<Labelled>, E>>,
 ) -> Result<Predictions> {
-    let classes = network.describe().classes;
-    let mut all = Predictions::new(classes);
+    let mut all = Predictions::new(network.describe().classes);
     for batch in batches {
         for group in batch.map_err(|e| Error::Data(e.into()))? {
-            group.labels.iter().try_for_each(|label| check_label(*label, classes))?;
-            check_finite(&group.images, &group.ids)?;
-            let logits = network.forward(&group.images, &mut Pass::eval(&mut ()))?.logits.detach();
-            all.push(&logits, &group.labels, &group.ids)?;
+            answer(network, &group, &mut all)?;
         }
     }
     if all.is_empty() {

@@ -116,6 +116,10 @@ pub(super) fn check_label(label: u32, classes: usize) -> Result<()> {
     if (label as usize) < classes {
         return Ok(());
     }
+    if classes == 0 {
+        let reason = "there are no classes; a network that was built without a head has none";
+        return Err(Error::input("labels", reason));
+    }
     let reason =
         format!("a label is {label}, the network tells {classes} classes apart: 0 to {}", classes - 1);
     Err(Error::input("labels", reason))

@@ -7,30 +7,11 @@
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
-//! use xdiff_nn::layers::Linear;
-//! # use xdiff_core::cancel::CancelToken;
+//! use xdiff_core::cancel::CancelToken;
 //! use xdiff_nn::Params;
 //! use xdiff_nn::optim::AdamWConfig;
 //! use xdiff_vision::train::{Classification, CrossEntropy, Feed, Fit, FitConfig, FitData, Labelled, Measure};
-//! # use xdiff_vision::{Backbone, Description, Head, Maps, Pass, Result};
-//! # #[derive(Debug)]
-//! # struct Tiny(Linear);
-//! # impl Tiny {
-//! #     fn new(params: &Params) -> Result<Self> { Ok(Self(Linear::new(16, 2, true, &params.at("fc"))?)) }
-//! # }
-//! # impl Backbone for Tiny {
-//! #     fn describe(&self) -> Description {
-//! #         Description { name: "tiny".into(), in_channels: 1, classes: 2, least_side: 4,
-//! #             head: "fc".into(), auxiliary_heads: vec![], stem: "fc".into() }
-//! #     }
-//! #     fn maps(&self, images: &Tensor, _: &mut Pass<'_>) -> Result<Maps> {
-//! #         Ok(Maps { maps: images.clone(), auxiliary: vec![] })
-//! #     }
-//! #     fn head(&self, maps: &Tensor, _: &mut Pass<'_>) -> Result<Head> {
-//! #         let features = maps.flatten_from(1)?;
-//! #         Ok(Head { logits: self.0.forward(&features)?, features })
-//! #     }
-//! # }
+//! use xdiff_vision::{SmallCnn, SmallCnnConfig};
 //!
 //! let device = Device::Cpu;
 //! // Dark and bright images.
@@ -43,7 +24,7 @@
 //! let data = FitData::new(feed()).validated_on(feed());
 //!
 //! let params = Params::fresh(0, &device);
-//! let network = Tiny::new(&params)?;
+//! let network = SmallCnn::new(&SmallCnnConfig { widths: vec![4], ..SmallCnnConfig::new(1, 2) }, &params)?;
 //! let adamw = AdamWConfig { lr: 0.05, ..Default::default() };
 //! let config = FitConfig { epochs: 60, adamw, monitor: Measure::Accuracy, ..Default::default() };
 //! let objective = Classification::new(network, CrossEntropy::default())?;
@@ -75,8 +56,8 @@ pub(crate) use cross_entropy::{log_softmax, targets};
 pub use feed::{Feed, FitData};
 pub use fit::{BEST, Best, Fit, FitOutcome, Fitted, LAST};
 pub use history::{EpochReport, History};
-pub(crate) use objective::check_finite;
 pub use objective::{Findings, LossParts, Objective};
+pub(crate) use objective::{check_finite, push_names};
 pub use observer::FitObserver;
 pub use predictions::Predictions;
 pub use xdiff_core::train::{Decay, Progress, StepReport, TrainObserver};

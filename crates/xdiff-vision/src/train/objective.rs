@@ -136,20 +136,30 @@ pub trait Objective: Debug {
     fn measures(&self) -> &'static [Measure];
 }
 
-/// Fails unless all images are numbers, naming the first that is not.
-pub(crate) fn check_finite(images: &Tensor, ids: &[String]) -> Result<()> {
-    let sum = (images * 0.0)?.sum_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-    if sum.to_scalar::<f64>()? == 0.0 {
+/// Adds the names of `count` more images; those without names get their numbers.
+pub(crate) fn push_names(all: &mut Vec<String>, names: &[String], count: usize) {
+    if names.is_empty() {
+        let first = all.len();
+        all.extend((first..first + count).map(|i| i.to_string()));
+    } else {
+        all.extend_from_slice(names);
+    }
+}
+
+/// Fails unless all images are finite, naming the first that is not.
+pub(crate) fn check_finite(images: &Tensor, names: &[String]) -> Result<()> {
+    let finite = |x: &Tensor| -> Result<bool> {
+        let sum = (x * 0.0)?.sum_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+        Ok(sum.to_scalar::<f64>()? == 0.0)
+    };
+    if finite(images)? {
         return Ok(());
     }
     for i in 0..images.dim(0)? {
-        let sum = (images.get(i)? * 0.0)?.sum_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-        if sum.to_scalar::<f64>()? != 0.0 {
-            let name = ids.get(i).map_or_else(|| format!("image {i} of its batch"), |id| format!("`{id}`"));
-            return Err(Error::input(
-                "images",
-                format!("{name} holds NaN or infinite values; mend or leave it out"),
-            ));
+        if !finite(&images.get(i)?)? {
+            let name = names.get(i).map_or_else(|| format!("image {i} of its batch"), |id| format!("`{id}`"));
+            let reason = format!("{name} holds NaN or infinite values; mend or leave it out");
+            return Err(Error::input("images", reason));
         }
     }
     Ok(())

@@ -3,7 +3,8 @@
 use candle_core::{Device, Tensor};
 
 use super::config::Measure;
-use super::objective::Findings;
+use super::objective::{Findings, push_names};
+use crate::ranking::{argmax, softmax};
 use crate::{Error, Result};
 
 /// Logits and labels of many images, in the order in which they came: all that scores of a classifier
@@ -40,14 +41,10 @@ impl Predictions {
             );
             return Err(Error::input("logits", reason));
         }
-        let first = self.labels.len();
-        self.logits.extend(logits.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?);
+        let values = logits.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+        push_names(&mut self.ids, ids, labels.len());
+        self.logits.extend(values);
         self.labels.extend(labels);
-        if ids.is_empty() {
-            self.ids.extend((first..first + labels.len()).map(|i| i.to_string()));
-        } else {
-            self.ids.extend_from_slice(ids);
-        }
         Ok(())
     }
 
@@ -96,12 +93,6 @@ impl Predictions {
 
     /// The probabilities of each image, the softmax of its logits in f64.
     pub fn probabilities(&self) -> Vec<Vec<f64>> {
-        let softmax = |row: &[f32]| {
-            let top = row.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-            let e: Vec<f64> = row.iter().map(|v| f64::from(v - top).exp()).collect();
-            let sum: f64 = e.iter().sum();
-            e.into_iter().map(|v| v / sum).collect()
-        };
         self.rows().map(softmax).collect()
     }
 
@@ -117,9 +108,7 @@ impl Predictions {
 
     /// The class of the greatest logit of each image; the first of equal ones.
     pub fn predicted(&self) -> Vec<u32> {
-        let best = |row: &[f32]| {
-            (0..row.len()).reduce(|a, b| if row[b] > row[a] { b } else { a }).unwrap_or(0) as u32
-        };
+        let best = |row: &[f32]| argmax(0..row.len(), |class| row[class]).unwrap_or(0) as u32;
         self.rows().map(best).collect()
     }
 

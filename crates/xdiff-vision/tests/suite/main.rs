@@ -1,5 +1,6 @@
 //! The networks and their weights, through the public interface.
 
+mod common;
 mod passes;
+mod pretrained;
 mod torchvision;
-mod weights;

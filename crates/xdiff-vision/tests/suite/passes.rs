@@ -9,6 +9,8 @@ use xdiff_vision::{
     SqueezeNetConfig, SqueezeNetVersion, VggConfig,
 };
 
+use crate::common::{flat, noise};
+
 /// One of each kind, as small as it may be.
 fn configs() -> Vec<Box<dyn BackboneConfig>> {
     let residual = |block| ResNetConfig { block, layers: [1, 1, 1, 1], ..ResNetConfig::resnet18(2, 3) };
@@ -35,11 +37,7 @@ fn build(config: &dyn BackboneConfig) -> (Box<dyn Backbone>, ParamSet) {
 }
 
 fn images(batch: usize) -> Tensor {
-    Rng::new(1).randn((batch, 2, 43, 38), &Device::Cpu).unwrap()
-}
-
-fn flat(x: &Tensor) -> Vec<f32> {
-    x.flatten_all().unwrap().to_vec1().unwrap()
+    noise([batch, 2, 43, 38])
 }
 
 fn distance(a: &Tensor, b: &Tensor) -> f32 {

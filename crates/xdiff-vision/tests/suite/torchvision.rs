@@ -6,18 +6,16 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 use xdiff_nn::rng::fnv1a64;
 use xdiff_nn::tap::{Recorder, Sites};
-use xdiff_nn::{ParamSet, Params, Rng};
-use xdiff_vision::{Architecture, Backbone, Error, Pass};
+use xdiff_nn::{ParamSet, Params};
+use xdiff_vision::{Architecture, Backbone, Error, Pass, is_below};
+
+use crate::common::{flat, noise};
 
 /// A network of zeros: nothing is drawn, and memory that is not written costs nothing.
 fn zeros(architecture: Architecture, channels: usize, classes: usize) -> (Box<dyn Backbone>, ParamSet) {
     let params = Params::frozen(BTreeMap::new(), &Device::Cpu);
     let network = architecture.build(channels, classes, &params).unwrap();
     (network, params.finish_with_report().0)
-}
-
-fn noise(shape: [usize; 4]) -> Tensor {
-    Rng::new(1).randn(&shape[..], &Device::Cpu).unwrap()
 }
 
 /// A hash of lines in order, and how many there are.
@@ -28,7 +26,7 @@ fn hash(mut lines: Vec<String>) -> (usize, u64) {
 
 /// torchvision 0.29: how many numbers its parameters have; how many entries its state dict has, and
 /// the FNV-1a hash of their names and shapes (`fc.bias [1000]`), in order; the same of its modules
-/// (but for auxiliary heads, which a prediction does not run).
+/// (but for auxiliary classifiers, which a prediction does not run).
 type Facts = (usize, (usize, u64), (usize, u64));
 
 const FACTS: [(Architecture, Facts); 15] = [
@@ -76,7 +74,7 @@ fn parameters_and_sites_are_those_of_torchvision() {
             wrong.push(format!("{architecture} in JSON"));
         }
         for (path, outputs) in
-            [(&is.head, 1000), (&is.stem, set.get(&format!("{}.weight", is.stem)).unwrap().dims()[0])]
+            [(&is.classifier, 1000), (&is.stem, set.get(&format!("{}.weight", is.stem)).unwrap().dims()[0])]
         {
             let weight = set.get(&format!("{path}.weight"));
             if weight.is_none_or(|w| w.dims()[0] != outputs) {
@@ -118,6 +116,32 @@ fn the_least_side_is_the_least_and_any_channels_and_classes_do() {
         let x = Tensor::ones((1, 2, side - 1, side + 9), DType::F32, &Device::Cpu).unwrap();
         if network.maps(&x, &mut Pass::eval(&mut ())).is_ok() {
             wrong.push(format!("{architecture} takes less than {side}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn without_a_head_only_the_maps_have_parameters() {
+    let mut wrong = Vec::new();
+    for architecture in Architecture::ALL {
+        let (whole, all) = zeros(architecture, 3, 7);
+        let params = Params::frozen(BTreeMap::new(), &Device::Cpu);
+        let network = architecture.build_without_head(3, &params).unwrap();
+        let set = params.finish_with_report().0;
+        let head = |name: &str| ["fc", "classifier", "aux1", "aux2", "AuxLogits"].map(|h| is_below(name, h));
+        if !set.names().eq(all.names().filter(|name| !head(name).contains(&true))) {
+            wrong.push(format!("{architecture}: {:?}", set.names().collect::<Vec<_>>()));
+        }
+        let is = network.describe();
+        if (is.classes, &is.name, &is.stem) != (0, &whole.describe().name, &whole.describe().stem) {
+            wrong.push(format!("{architecture}: {is:?}"));
+        }
+        let x = noise([1, 3, is.least_side, is.least_side]);
+        let maps = network.maps(&x, &mut Pass::eval(&mut ())).unwrap().maps;
+        let logits = network.head(&maps, &mut Pass::eval(&mut ()));
+        if !matches!(logits, Err(Error::Input { what: "head", .. })) {
+            wrong.push(format!("{architecture}: {logits:?}"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -182,7 +206,7 @@ fn fresh_weights_are_drawn_as_torchvision_draws_them() {
         architecture.build(3, 1000, &params).unwrap();
         let set = params.finish().unwrap();
         for (name, drawn) in weights {
-            let values = set.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let values = flat(set.get(name).unwrap());
             let n = values.len() as f64;
             let sd = (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / n).sqrt();
             let most = values.iter().fold(0f64, |most, v| most.max(f64::from(v.abs())));

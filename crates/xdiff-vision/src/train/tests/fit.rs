@@ -203,7 +203,7 @@ fn decay_reaches_what_it_should() {
 }
 
 #[test]
-fn auxiliary_heads_count_by_their_weight() {
+fn auxiliary_classifiers_count_by_their_weight() {
     let loss = |weight| {
         let params = Params::fresh(3, &Device::Cpu);
         let network = Tiny::new(&params, true, 0.0).unwrap();

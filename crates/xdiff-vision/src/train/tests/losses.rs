@@ -103,9 +103,12 @@ fn balanced_weights_are_scikit_learns() {
     for (got, expected) in weights.iter().zip([0.533_333_33, 2.666_666_67, 1.333_333_33]) {
         assert!((got - expected).abs() < 1e-8, "{weights:?}");
     }
-    for (labels, classes, part) in
-        [(vec![0, 0], 2, "class 1 has no sample"), (vec![0, 2], 2, "a label is 2"), (vec![], 1, "class 0")]
-    {
+    for (labels, classes, part) in [
+        (vec![0, 0], 2, "class 1 has no sample"),
+        (vec![0, 2], 2, "a label is 2"),
+        (vec![], 1, "class 0"),
+        (vec![0], 0, "no classes"),
+    ] {
         let error = balanced_weights(&labels, classes).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }

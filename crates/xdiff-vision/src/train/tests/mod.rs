@@ -14,15 +14,15 @@ use xdiff_nn::optim::{AdamWConfig, EmaConfig};
 use xdiff_nn::{ParamSet, Params, Rng};
 
 use super::*;
-use crate::block::Norm;
+use crate::parts::NormSite;
 use crate::{Backbone, Description, Head, Maps, Pass, Result};
 
 /// A convolution, batch norm, ReLU, the mean over all pixels, dropout and a linear layer; perhaps an
-/// auxiliary head.
+/// auxiliary classifier.
 #[derive(Debug)]
 pub(super) struct Tiny {
     conv: Conv2d,
-    norm: Norm,
+    norm: NormSite,
     fc: Linear,
     aux: Option<Linear>,
     dropout: f64,
@@ -34,7 +34,7 @@ impl Tiny {
     pub(super) fn new(params: &Params, aux: bool, dropout: f64) -> Result<Self> {
         Ok(Self {
             conv: Conv2d::new(Conv2dConfig::new(1, 6, 3).padding(1).bias(false), &params.at("stem.1"))?,
-            norm: Norm::new(6, BatchNormConfig::default(), &params.at("stem.10"))?,
+            norm: NormSite::new(6, BatchNormConfig::default(), &params.at("stem.10"))?,
             fc: Linear::new(6, CLASSES, true, &params.at("fc"))?,
             aux: aux.then(|| Linear::new(6, CLASSES, true, &params.at("aux"))).transpose()?,
             dropout,
@@ -49,8 +49,8 @@ impl Backbone for Tiny {
             in_channels: 1,
             classes: CLASSES,
             least_side: 3,
-            head: "fc".to_owned(),
-            auxiliary_heads: Vec::new(),
+            classifier: "fc".to_owned(),
+            auxiliary_classifiers: Vec::new(),
             stem: "stem.1".to_owned(),
         }
     }

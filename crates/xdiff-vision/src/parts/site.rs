@@ -1,19 +1,20 @@
-//! Convolutions and batch norms that are sites: what most backbones are made of.
+//! Convolutions, batch norms and linear layers that are sites.
 
 use candle_core::Tensor;
-use xdiff_nn::layers::{Activation, BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig};
+use xdiff_nn::layers::{Activation, BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig, Linear};
 use xdiff_nn::{Init, Params};
 
+use super::init::{ConvInit, Inits};
 use crate::{Pass, Result};
 
 /// A batch norm that knows its path, so that it can be frozen.
 #[derive(Debug)]
-pub(crate) struct Norm {
+pub(crate) struct NormSite {
     path: String,
     norm: BatchNorm2d,
 }
 
-impl Norm {
+impl NormSite {
     pub(crate) fn new(channels: usize, config: BatchNormConfig, params: &Params) -> Result<Self> {
         Self::with_init(channels, config, Init::ONES, params)
     }
@@ -60,20 +61,44 @@ impl Norm {
     }
 }
 
-/// A convolution that is a site of its own.
+/// A convolution that is a site.
 #[derive(Debug)]
-pub(crate) struct Conv {
-    site: String,
+pub(crate) struct ConvSite {
+    path: String,
     conv: Conv2d,
 }
 
-impl Conv {
-    pub(crate) fn new(config: Conv2dConfig, inits: (Init, Init), params: &Params) -> Result<Self> {
-        Ok(Self { site: params.path().to_owned(), conv: Conv2d::with_inits(config, inits, params)? })
+impl ConvSite {
+    pub(crate) fn new(config: Conv2dConfig, inits: Inits, params: &Params) -> Result<Self> {
+        Ok(Self { path: params.path().to_owned(), conv: Conv2d::with_inits(config, inits, params)? })
+    }
+
+    /// One that a batch norm follows, which has the bias.
+    pub(crate) fn without_bias(config: Conv2dConfig, init: ConvInit, params: &Params) -> Result<Self> {
+        Self::new(config.bias(false), (init.weight(config), Init::ZEROS), params)
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        pass.visit(&self.site, self.conv.forward(x)?)
+        pass.visit(&self.path, self.conv.forward(x)?)
+    }
+}
+
+/// A linear layer that is a site.
+#[derive(Debug)]
+pub(crate) struct LinearSite {
+    path: String,
+    linear: Linear,
+}
+
+impl LinearSite {
+    /// `sizes` are inputs and outputs.
+    pub(crate) fn new(sizes: (usize, usize), (weight, bias): Inits, params: &Params) -> Result<Self> {
+        let linear = Linear::with_inits(sizes, weight, Some(bias), params)?;
+        Ok(Self { path: params.path().to_owned(), linear })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        pass.visit(&self.path, self.linear.forward(x)?)
     }
 }
 

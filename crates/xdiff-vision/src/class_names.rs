@@ -1,10 +1,7 @@
-//! The names of classes, and the likeliest of them.
+//! The names of classes.
 
 use std::fs;
 use std::path::Path;
-
-use candle_core::Tensor;
-use xdiff_nn::layers::softmax_last_dim;
 
 use crate::{Error, Result};
 
@@ -74,48 +71,8 @@ fn is_wordnet(id: &str) -> bool {
     id.strip_prefix('n').is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// A class and how likely a network thinks it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ranked {
-    /// The class.
-    pub class: usize,
-    /// Its share of the softmax of the logits, in [0, 1].
-    pub probability: f64,
-}
-
-/// The `k` likeliest classes of each sample, the likeliest first; of equally likely ones the first.
-///
-/// # Shapes
-/// Logits (B, K) → B lists of min(k, K).
-///
-/// # Errors
-/// [`Error::Input`] for another shape, or for logits that are not finite.
-pub fn top_k(logits: &Tensor, k: usize) -> Result<Vec<Vec<Ranked>>> {
-    if logits.rank() != 2 {
-        return Err(Error::input("logits", format!("shape {:?}; (B, K) is needed", logits.dims())));
-    }
-    let rows = softmax_last_dim(&logits.detach())?.to_dtype(candle_core::DType::F64)?.to_vec2::<f64>()?;
-    rows.into_iter()
-        .map(|row| {
-            if row.iter().any(|p| !p.is_finite()) {
-                return Err(Error::input("logits", "are not finite; look for NaN in images or weights"));
-            }
-            let mut ranked: Vec<Ranked> = row
-                .into_iter()
-                .enumerate()
-                .map(|(class, probability)| Ranked { class, probability })
-                .collect();
-            ranked.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-            ranked.truncate(k);
-            Ok(ranked)
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     #[test]
@@ -139,17 +96,5 @@ mod tests {
         fs::write(&path, [0xff, 0xfe]).unwrap();
         assert!(ClassNames::read(&path).is_err());
         assert!(ClassNames::read(dir.path().join("none")).is_err());
-    }
-
-    #[test]
-    fn the_likeliest_come_first() {
-        let logits = Tensor::new(&[[0f32, 2.0, 1.0], [3.0, 3.0, -1.0]], &Device::Cpu).unwrap();
-        let top = top_k(&logits, 2).unwrap();
-        let classes: Vec<Vec<usize>> = top.iter().map(|row| row.iter().map(|r| r.class).collect()).collect();
-        assert_eq!(classes, [[1, 2], [0, 1]]);
-        assert!((top[0][0].probability - 0.665_240_96).abs() < 1e-6);
-        assert_eq!(top_k(&logits, 9).unwrap()[0].len(), 3);
-        assert!(top_k(&(&logits * f64::NAN).unwrap(), 1).is_err());
-        assert!(top_k(&logits.flatten_all().unwrap(), 1).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Trained weights: reading them, and fitting them to other images and other classes.
+//! Trained weights: reading them, and adapting them to other images and other classes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::{BackboneConfig, Description, Error, Network, Result, is_below};
 /// that k equal channels are answered as one grey channel is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stem {
+pub enum StemWeights {
     /// G is the average of W over its channels: the answer to a grey image is a cth of the answer to
     /// the same image in all c channels. Norms behind the convolution, once trained further, make up
     /// for that.
@@ -29,35 +29,46 @@ pub enum Stem {
     Sum,
 }
 
-/// How trained weights are fitted to a network.
+/// How trained weights become those of a network for other images and classes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Fitting {
+pub struct Adaptation {
     /// Renames keys first, such as those that begin with `module.`, or drops some.
     pub keys: KeyMap,
     /// For images of another number of channels.
-    pub stem: Stem,
-    /// The seed of a fresh head where the number of classes differs. Without one that is an error.
-    pub head_seed: Option<u64>,
+    pub stem: StemWeights,
+    /// The seed of a fresh classifier where the number of classes differs. Without one that is an
+    /// error.
+    pub classifier_seed: Option<u64>,
+    /// Whether the network is for feature maps alone: the weights of its head and of auxiliary
+    /// classifiers are left out, as by [`BackboneConfig::build_without_head`].
+    pub without_head: bool,
     /// Paths whose weights no training changes (`conv1`, `layer1`); all with an empty path.
     pub freeze: Vec<String>,
 }
 
-impl Default for Fitting {
-    /// No renaming, the mean for other channels, a fresh head with seed 0, nothing frozen.
+impl Default for Adaptation {
+    /// No renaming, the mean for other channels, a fresh classifier with seed 0, the whole network,
+    /// nothing frozen.
     fn default() -> Self {
-        Self { keys: KeyMap::new(), stem: Stem::Mean, head_seed: Some(0), freeze: Vec::new() }
+        Self {
+            keys: KeyMap::new(),
+            stem: StemWeights::Mean,
+            classifier_seed: Some(0),
+            without_head: false,
+            freeze: Vec::new(),
+        }
     }
 }
 
 /// A network with trained weights.
 #[derive(Debug)]
-pub struct Fitted {
+pub struct Adapted {
     /// The network; its identity says which weights it has and what was changed.
     pub network: Network,
     /// Its parameters.
     pub params: ParamSet,
-    /// The paths of last layers that are fresh, because their number of classes differed.
+    /// The paths of classifiers that are fresh, because their number of classes differed.
     pub fresh: Vec<String>,
 }
 
@@ -66,7 +77,7 @@ pub struct Fitted {
 /// ```
 /// use candle_core::{Device, Tensor};
 /// use xdiff_nn::{Params, Rng};
-/// use xdiff_vision::{Architecture, Fitting, Pass, Pretrained};
+/// use xdiff_vision::{Architecture, Adaptation, Pass, Pretrained};
 ///
 /// let rgb = Architecture::SqueezeNet1_1;
 /// # let scope = Params::fresh(0, &Device::Cpu);
@@ -75,15 +86,21 @@ pub struct Fitted {
 /// // Or Pretrained::read("squeezenet1_1-b8a52dc0.pth")?
 /// let weights = Pretrained::from_tensors(tensors, "drawn with seed 0");
 /// let config = rgb.config(1, 4);
-/// let fitting = Fitting { freeze: vec!["features".into()], ..Fitting::default() };
-/// let fitted = weights.fit(config.as_ref(), &fitting, &Device::Cpu)?;
-/// assert_eq!(fitted.fresh, ["classifier.1"]);
-/// assert_eq!(fitted.params.trainable().count(), 2);
+/// let adaptation = Adaptation { freeze: vec!["features".into()], ..Adaptation::default() };
+/// let adapted = weights.adapt(config.as_ref(), &adaptation, &Device::Cpu)?;
+/// assert_eq!(adapted.fresh, ["classifier.1"]);
+/// assert_eq!(adapted.params.trainable().count(), 2);
 ///
 /// // Norms of frozen layers keep their statistics when the pass is told so.
+<<<<<<< HEAD:crates/xdiff-vision/src/weights.rs
 /// let tap = &mut ();
 /// let pass = Pass::train(tap).with_frozen(&fitting.freeze);
 /// # drop(pass);
+=======
+/// let mut tap = ();
+/// let pass = Pass::train(&mut tap).with_frozen(&adaptation.freeze);
+/// assert!(pass.is_training());
+>>>>>>> tidy:crates/xdiff-vision/src/pretrained.rs
 /// # Ok::<(), xdiff_vision::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -123,29 +140,38 @@ impl Pretrained {
         &self.tensors
     }
 
-    /// A network of these weights, fitted to the images and classes of the configuration.
+    /// A network of these weights for the images and classes of the configuration.
     ///
     /// Old names of DenseNet's layers (`denselayer1.norm.1.weight`) are understood.
     ///
     /// # Errors
-    /// [`xdiff_nn::Error::Keys`] with every key that does not fit, [`Error::Input`] when the head has
-    /// another number of classes and [`Fitting::head_seed`] is none, those of
+    /// [`xdiff_nn::Error::Keys`] with every key that does not fit, [`Error::Input`] when the classifier has
+    /// another number of classes and [`Adaptation::classifier_seed`] is none, those of
     /// [`BackboneConfig::build`], and [`xdiff_nn::Error::Argument`] when two keys get the same name.
-    pub fn fit(&self, config: &dyn BackboneConfig, fitting: &Fitting, device: &Device) -> Result<Fitted> {
+    pub fn adapt(
+        &self,
+        config: &dyn BackboneConfig,
+        adaptation: &Adaptation,
+        device: &Device,
+    ) -> Result<Adapted> {
         let is = config.describe();
         let mut identity = self.identity.clone();
-        let mut tensors = modern(fitting.keys.apply(self.tensors.clone())?)?;
-        if let Some(channels) = adapt_stem(&mut tensors, &is, fitting.stem)? {
-            let how = match fitting.stem {
-                Stem::Mean => "mean",
-                Stem::Sum => "sum",
+        let mut tensors = modern(adaptation.keys.apply(self.tensors.clone())?)?;
+        if let Some(channels) = adapt_stem(&mut tensors, &is, adaptation.stem)? {
+            let how = match adaptation.stem {
+                StemWeights::Mean => "mean",
+                StemWeights::Sum => "sum",
             };
             identity.push_str(&format!(", {channels} to {} channels by the {how}", is.in_channels));
         }
-        let fresh = other_heads(&tensors, &is);
+        if adaptation.without_head {
+            let heads = head_parts(&is);
+            tensors.retain(|key, _| !heads.iter().any(|part| is_below(key, part)));
+        }
+        let fresh = other_classifiers(&tensors, &is);
         let mut params = Params::trainable(tensors, device);
         if !fresh.is_empty() {
-            let Some(seed) = fitting.head_seed else {
+            let Some(seed) = adaptation.classifier_seed else {
                 let reason = format!(
                     "{} of the weights tells another number of classes apart than the {} asked for; give a \
                      seed for a fresh one, or that number",
@@ -154,15 +180,17 @@ impl Pretrained {
                 );
                 return Err(Error::input("classes", reason));
             };
-            identity.push_str(&format!(", fresh head of seed {seed}"));
+            identity.push_str(&format!(", fresh classifier of seed {seed}"));
             let redrawn = fresh.clone();
             params = params.redraw(seed, move |name| redrawn.iter().any(|path| is_below(name, path)));
         }
-        let frozen = fitting.freeze.clone();
+        let frozen = adaptation.freeze.clone();
         let params = params.freeze(move |name| frozen.iter().any(|path| is_below(name, path)));
-        let backbone = config.build(&params)?;
+        let build =
+            if adaptation.without_head { config.build_without_head(&params) } else { config.build(&params) };
+        let backbone = build?;
         let params = params.finish()?;
-        Ok(Fitted { network: Network::from_box(backbone, identity), params, fresh })
+        Ok(Adapted { network: Network::from_box(backbone, identity), params, fresh })
     }
 }
 
@@ -197,7 +225,11 @@ fn modern_key(key: &str) -> Option<String> {
 }
 
 /// Fits the first convolution to the images; how many channels it had, if that was another number.
-fn adapt_stem(tensors: &mut BTreeMap<String, Tensor>, is: &Description, stem: Stem) -> Result<Option<usize>> {
+fn adapt_stem(
+    tensors: &mut BTreeMap<String, Tensor>,
+    is: &Description,
+    stem: StemWeights,
+) -> Result<Option<usize>> {
     let Some(weight) = tensors.get_mut(&format!("{}.weight", is.stem)) else { return Ok(None) };
     let &[_, channels, _, _] = weight.dims() else { return Ok(None) };
     if channels == is.in_channels || channels == 0 || is.in_channels == 0 {
@@ -205,20 +237,28 @@ fn adapt_stem(tensors: &mut BTreeMap<String, Tensor>, is: &Description, stem: St
     }
     let w = weight.to_dtype(DType::F64)?;
     let grey = match stem {
-        Stem::Mean => w.mean_keepdim(1)?,
-        Stem::Sum => w.sum_keepdim(1)?,
+        StemWeights::Mean => w.mean_keepdim(1)?,
+        StemWeights::Sum => w.sum_keepdim(1)?,
     };
     let each = (grey / is.in_channels as f64)?;
     *weight = each.repeat((1, is.in_channels, 1, 1))?.to_dtype(DType::F32)?;
     Ok(Some(channels))
 }
 
-/// The last layers whose number of classes is not the one asked for.
-fn other_heads(tensors: &BTreeMap<String, Tensor>, is: &Description) -> Vec<String> {
-    let heads = std::iter::once(&is.head).chain(&is.auxiliary_heads);
-    let other = |head: &&String| {
-        let weight = tensors.get(&format!("{head}.weight"));
+fn classifiers(is: &Description) -> impl Iterator<Item = &String> {
+    std::iter::once(&is.classifier).chain(&is.auxiliary_classifiers)
+}
+
+/// The modules of the whole network that hold its classifiers: `classifier` for `classifier.6`.
+fn head_parts(is: &Description) -> Vec<&str> {
+    classifiers(is).map(|path| path.split_once('.').map_or(path.as_str(), |(part, _)| part)).collect()
+}
+
+/// The classifiers whose number of classes is not the one asked for.
+fn other_classifiers(tensors: &BTreeMap<String, Tensor>, is: &Description) -> Vec<String> {
+    let other = |path: &&String| {
+        let weight = tensors.get(&format!("{path}.weight"));
         weight.is_some_and(|w| w.dims().first().is_some_and(|classes| *classes != is.classes))
     };
-    heads.filter(other).cloned().collect()
+    classifiers(is).filter(other).cloned().collect()
 }

@@ -6,9 +6,10 @@ use serde_json::{Map, Value};
 use xdiff_nn::layers::Conv2dConfig;
 use xdiff_nn::{Init, Params};
 
-use crate::backbone::{changed, positive, probability};
-use crate::block::{Conv, Norm};
-use crate::resnet::{BlockPlan, PooledHead, Stage, conv, norm};
+use crate::backbone::changed;
+use crate::check::{positive, probability};
+use crate::parts::{ConvSite, LinearSite, NormSite, PooledHead, head_of, torch_default};
+use crate::resnet::{BlockPlan, Stage, conv, norm};
 use crate::{Backbone, BackboneConfig, Description, Error, Head, Maps, Pass, Result};
 
 /// What a [`SmallCnn`] is made of.
@@ -34,8 +35,9 @@ impl Default for SmallCnnConfig {
 }
 
 impl SmallCnnConfig {
-    /// Three stages of 32, 64 and 128 channels with one block each: 0.3 million parameters, for
-    /// images of 32 to 64 pixels a side.
+    /// Three stages of 32, 64 and 128 channels with one block each, for images of 32 to 64 pixels a
+    /// side: 307,300 parameters for one channel and four classes, 307,876 for three
+    /// channels.
     pub fn new(in_channels: usize, num_classes: usize) -> Self {
         Self { in_channels, num_classes, widths: vec![32, 64, 128], blocks: 1, dropout: 0.1 }
     }
@@ -65,8 +67,8 @@ impl BackboneConfig for SmallCnnConfig {
             in_channels: self.in_channels,
             classes: self.num_classes,
             least_side: 1,
-            head: "fc".to_owned(),
-            auxiliary_heads: Vec::new(),
+            classifier: "fc".to_owned(),
+            auxiliary_classifiers: Vec::new(),
             stem: "conv1".to_owned(),
         }
     }
@@ -78,6 +80,10 @@ impl BackboneConfig for SmallCnnConfig {
     fn build(&self, params: &Params) -> Result<Box<dyn Backbone>> {
         Ok(Box::new(SmallCnn::new(self, params)?))
     }
+
+    fn build_without_head(&self, params: &Params) -> Result<Box<dyn Backbone>> {
+        Ok(Box::new(SmallCnn::without_head(self, params)?))
+    }
 }
 
 /// A residual network for small images, in the manner of He et al. (2016), section 4.2: a 3×3
@@ -85,7 +91,7 @@ impl BackboneConfig for SmallCnnConfig {
 /// each map, and a linear layer.
 ///
 /// Sites: `conv1`, `bn1`, `relu`, the stages `layer1` …, their blocks `layer1.0` and the layers in
-/// these, `avgpool`, `fc`.
+/// these, `avgpool`, `dropout`, `fc`.
 ///
 /// ```
 /// use candle_core::Device;
@@ -102,10 +108,10 @@ impl BackboneConfig for SmallCnnConfig {
 #[derive(Debug)]
 pub struct SmallCnn {
     description: Description,
-    stem: (Conv, Norm),
+    stem: (ConvSite, NormSite),
     relu: String,
     stages: Vec<Stage>,
-    head: PooledHead,
+    head: Option<PooledHead>,
 }
 
 impl SmallCnn {
@@ -114,6 +120,15 @@ impl SmallCnn {
     /// # Errors
     /// Those of [`SmallCnnConfig::validate`] and [`Params::weight`].
     pub fn new(config: &SmallCnnConfig, params: &Params) -> Result<Self> {
+        let network = Self::without_head(config, params)?;
+        let features = config.widths[config.widths.len() - 1];
+        let fc = LinearSite::new((features, config.num_classes), torch_default(features), &params.at("fc"))?;
+        let head = PooledHead::new(fc).pool_site(params.full("avgpool"));
+        let head = Some(head.dropout(params.full("dropout"), config.dropout));
+        Ok(Self { description: config.describe(), head, ..network })
+    }
+
+    fn without_head(config: &SmallCnnConfig, params: &Params) -> Result<Self> {
         config.validate()?;
         let mut inputs = config.widths[0];
         let stem = Conv2dConfig::new(config.in_channels, inputs, 3).padding(1);
@@ -128,11 +143,11 @@ impl SmallCnn {
             inputs = width;
         }
         Ok(Self {
-            description: config.describe(),
+            description: config.describe().without_head(),
             stem,
             relu: params.full("relu"),
             stages,
-            head: PooledHead::new((inputs, config.num_classes), config.dropout, params)?,
+            head: None,
         })
     }
 }
@@ -152,6 +167,19 @@ impl Backbone for SmallCnn {
     }
 
     fn head(&self, maps: &Tensor, pass: &mut Pass<'_>) -> Result<Head> {
-        self.head.forward(maps, pass)
+        head_of(&self.head)?.forward(maps, pass)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::size;
+
+    /// The numbers of [`SmallCnnConfig::new`]'s doc.
+    #[test]
+    fn the_size_is_the_one_documented() {
+        let count = |channels| size(|p| SmallCnn::new(&SmallCnnConfig::new(channels, 4), p)).0;
+        assert_eq!([count(1), count(3)], [307_300, 307_876]);
     }
 }

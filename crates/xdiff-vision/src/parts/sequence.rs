@@ -1,21 +1,19 @@
 //! Layers one after another, numbered as in PyTorch's `Sequential`.
 
 use candle_core::Tensor;
+use xdiff_nn::Params;
 use xdiff_nn::layers::{
     Activation, BatchNormConfig, Conv2d, Conv2dConfig, Linear, Pool2d, adaptive_avg_pool2d, max_pool2d,
 };
-use xdiff_nn::{Init, Params};
 
-use crate::block::Norm;
-use crate::squeezenet::{Fire, FireWidths};
+use super::fire::{Fire, FireWidths};
+use super::init::Inits;
+use super::site::NormSite;
 use crate::{Pass, Result};
-
-/// How the weight and the bias of a layer are drawn.
-pub(crate) type Inits = (Init, Init);
 
 /// What a layer of a sequence is to be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Plan {
+pub(crate) enum Layer {
     Conv(Conv2dConfig, Inits),
     /// Batch norm of that many channels.
     Norm(usize),
@@ -30,9 +28,9 @@ pub(crate) enum Plan {
 }
 
 #[derive(Debug)]
-enum Layer {
+enum BuiltLayer {
     Conv(Conv2d),
-    Norm(Norm),
+    Norm(NormSite),
     Relu,
     MaxPool(Pool2d),
     MeanPool(usize),
@@ -41,17 +39,17 @@ enum Layer {
     Linear(Linear),
 }
 
-impl Layer {
-    fn new(plan: Plan, params: &Params) -> Result<Self> {
-        Ok(match plan {
-            Plan::Conv(config, inits) => Self::Conv(Conv2d::with_inits(config, inits, params)?),
-            Plan::Norm(channels) => Self::Norm(Norm::new(channels, BatchNormConfig::default(), params)?),
-            Plan::Relu => Self::Relu,
-            Plan::MaxPool(pool) => Self::MaxPool(pool),
-            Plan::MeanPool(side) => Self::MeanPool(side),
-            Plan::Fire(widths) => Self::Fire(Box::new(Fire::new(widths, params)?)),
-            Plan::Dropout(p) => Self::Dropout(p),
-            Plan::Linear(sizes, (weight, bias)) => {
+impl BuiltLayer {
+    fn new(layer: Layer, params: &Params) -> Result<Self> {
+        Ok(match layer {
+            Layer::Conv(config, inits) => Self::Conv(Conv2d::with_inits(config, inits, params)?),
+            Layer::Norm(channels) => Self::Norm(NormSite::new(channels, BatchNormConfig::default(), params)?),
+            Layer::Relu => Self::Relu,
+            Layer::MaxPool(pool) => Self::MaxPool(pool),
+            Layer::MeanPool(side) => Self::MeanPool(side),
+            Layer::Fire(widths) => Self::Fire(Box::new(Fire::new(widths, params)?)),
+            Layer::Dropout(p) => Self::Dropout(p),
+            Layer::Linear(sizes, (weight, bias)) => {
                 Self::Linear(Linear::with_inits(sizes, weight, Some(bias), params)?)
             }
         })
@@ -83,16 +81,16 @@ pub(crate) struct Passed {
 #[derive(Debug)]
 pub(crate) struct Sequence {
     site: String,
-    layers: Vec<(String, Layer)>,
+    layers: Vec<(String, BuiltLayer)>,
 }
 
 impl Sequence {
-    pub(crate) fn new(plans: impl IntoIterator<Item = Plan>, params: &Params) -> Result<Self> {
-        let layer = |(i, plan)| {
+    pub(crate) fn new(layers: impl IntoIterator<Item = Layer>, params: &Params) -> Result<Self> {
+        let built = |(i, layer)| {
             let scope = params.at(i);
-            Ok((scope.path().to_owned(), Layer::new(plan, &scope)?))
+            Ok((scope.path().to_owned(), BuiltLayer::new(layer, &scope)?))
         };
-        let layers = plans.into_iter().enumerate().map(layer).collect::<Result<_>>()?;
+        let layers = layers.into_iter().enumerate().map(built).collect::<Result<_>>()?;
         Ok(Self { site: params.path().to_owned(), layers })
     }
 
@@ -103,7 +101,7 @@ impl Sequence {
             before_last = output;
             output = match (layer, layers.peek()) {
                 // In one go, unless somebody looks at what lies between.
-                (Layer::Norm(norm), Some((relu, Layer::Relu))) if !pass.wants(site) => {
+                (BuiltLayer::Norm(norm), Some((relu, BuiltLayer::Relu))) if !pass.wants(site) => {
                     layers.next();
                     let y = norm.forward(&before_last, Activation::Relu, pass)?;
                     pass.visit(relu, y)?

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use xdiff_nn::Params;
 use xdiff_nn::layers::{Conv2dConfig, Pool2d, avg_pool2d, max_pool2d};
 
-use crate::conv_unit::{ConvUnit, UnitStyle};
+use super::conv_unit::{ConvUnit, UnitStyle};
 use crate::{Pass, Result};
 
 /// Pooling that keeps or divides the size.
@@ -62,9 +62,9 @@ impl Window {
     }
 }
 
-/// A step of a branch, before it is built.
+/// What a step of a branch is to be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Plan {
+pub(crate) enum Step {
     /// A pooling, and its name where it is a module.
     Pool(Pooling, Option<&'static str>),
     /// A convolution.
@@ -74,7 +74,7 @@ pub(crate) enum Plan {
 }
 
 #[derive(Debug)]
-enum Step {
+enum BuiltStep {
     Pool(Pooling, Option<String>),
     Conv(Box<ConvUnit>),
     Fork(Box<[ConvUnit; 2]>),
@@ -85,7 +85,7 @@ enum Step {
 struct Branch {
     /// Where the branch is a module of several.
     site: Option<String>,
-    steps: Vec<Step>,
+    steps: Vec<BuiltStep>,
 }
 
 impl Branch {
@@ -93,7 +93,7 @@ impl Branch {
     fn new(
         inputs: usize,
         module: Option<&'static str>,
-        plan: &[Plan],
+        plan: &[Step],
         style: UnitStyle,
         params: &Params,
     ) -> Result<(Self, usize)> {
@@ -102,16 +102,16 @@ impl Branch {
         let mut steps = Vec::with_capacity(plan.len());
         for step in plan {
             steps.push(match step {
-                Plan::Pool(pool, name) => Step::Pool(*pool, name.map(|name| scope.full(name))),
-                Plan::Conv(window) => {
+                Step::Pool(pool, name) => BuiltStep::Pool(*pool, name.map(|name| scope.full(name))),
+                Step::Conv(window) => {
                     let conv = window.build(channels, style, &scope)?;
                     channels = window.channels;
-                    Step::Conv(Box::new(conv))
+                    BuiltStep::Conv(Box::new(conv))
                 }
-                Plan::Fork([a, b]) => {
+                Step::Fork([a, b]) => {
                     let convs = [a.build(channels, style, &scope)?, b.build(channels, style, &scope)?];
                     channels = a.channels + b.channels;
-                    Step::Fork(Box::new(convs))
+                    BuiltStep::Fork(Box::new(convs))
                 }
             });
         }
@@ -122,15 +122,15 @@ impl Branch {
         let mut x = x.clone();
         for step in &self.steps {
             x = match step {
-                Step::Pool(pool, site) => {
+                BuiltStep::Pool(pool, site) => {
                     let y = pool.forward(&x)?;
                     match site {
                         Some(site) => pass.visit(site, y)?,
                         None => y,
                     }
                 }
-                Step::Conv(conv) => conv.forward(&x, pass)?,
-                Step::Fork(convs) => {
+                BuiltStep::Conv(conv) => conv.forward(&x, pass)?,
+                BuiltStep::Fork(convs) => {
                     let [a, b] = convs.as_ref();
                     Tensor::cat(&[a.forward(&x, pass)?, b.forward(&x, pass)?], 1)?
                 }
@@ -152,7 +152,7 @@ pub(crate) struct Mixed {
 }
 
 /// The branches of a block: the name where a branch is a module of its own, and the steps.
-pub(crate) type Branches<'a> = &'a [(Option<&'static str>, &'a [Plan])];
+pub(crate) type Branches<'a> = &'a [(Option<&'static str>, &'a [Step])];
 
 impl Mixed {
     /// A block over maps of `inputs` channels.

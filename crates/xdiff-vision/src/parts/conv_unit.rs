@@ -1,10 +1,11 @@
 //! Convolution, batch norm and activation as one module.
 
 use candle_core::Tensor;
-use xdiff_nn::layers::{Activation, BatchNormConfig, Conv2dConfig, Linear};
-use xdiff_nn::{Init, Params};
+use xdiff_nn::Params;
+use xdiff_nn::layers::{Activation, BatchNormConfig, Conv2dConfig};
 
-use crate::block::{Conv, Norm};
+use super::init::ConvInit;
+use super::site::{ConvSite, NormSite};
 use crate::{Pass, Result};
 
 /// What torchvision calls the stages of a unit.
@@ -32,26 +33,15 @@ pub(crate) struct UnitStyle {
     pub(crate) init: ConvInit,
 }
 
-/// How the weight of a convolution is drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum ConvInit {
-    /// PyTorch's default.
-    Default,
-    /// Normal with this standard deviation.
-    Normal(f64),
-    /// Kaiming's normal by the outputs.
-    KaimingFanOut,
-}
-
-impl ConvInit {
-    /// A convolution without bias whose weight is drawn so.
-    pub(crate) fn build(self, config: Conv2dConfig, params: &Params) -> Result<Conv> {
-        let init = match self {
-            Self::Default => Init::torch_default(config.fan_in()),
-            Self::Normal(deviation) => Init::Normal(deviation),
-            Self::KaimingFanOut => Init::kaiming_normal(config.fan_out()),
-        };
-        Conv::new(config.bias(false), (init, Init::ZEROS), params)
+impl UnitStyle {
+    /// That of GoogLeNet and Inception: weights with this deviation, or PyTorch's default.
+    pub(crate) fn inception(deviation: Option<f64>) -> Self {
+        Self {
+            names: StageNames::NAMED,
+            norm: BatchNormConfig { eps: 1e-3, ..Default::default() },
+            act: Activation::Relu,
+            init: deviation.map_or(ConvInit::Default, ConvInit::Normal),
+        }
     }
 }
 
@@ -59,8 +49,8 @@ impl ConvInit {
 #[derive(Debug)]
 pub(crate) struct ConvUnit {
     path: String,
-    conv: Conv,
-    norm: Norm,
+    conv: ConvSite,
+    norm: NormSite,
     act: Activation,
     act_site: Option<String>,
 }
@@ -70,8 +60,8 @@ impl ConvUnit {
         let UnitStyle { names, norm, act, init } = style;
         Ok(Self {
             path: params.path().to_owned(),
-            conv: init.build(config, &params.at(names.conv))?,
-            norm: Norm::new(config.out_channels, norm, &params.at(names.norm))?,
+            conv: ConvSite::without_bias(config, init, &params.at(names.conv))?,
+            norm: NormSite::new(config.out_channels, norm, &params.at(names.norm))?,
             act,
             act_site: names.act.map(|name| params.full(name)),
         })
@@ -83,23 +73,5 @@ impl ConvUnit {
             y = pass.visit(site, y)?;
         }
         pass.visit(&self.path, y)
-    }
-}
-
-/// A linear layer that is a site, with weight and bias drawn each in its way.
-#[derive(Debug)]
-pub(crate) struct LinearSite {
-    path: String,
-    linear: Linear,
-}
-
-impl LinearSite {
-    pub(crate) fn new(sizes: (usize, usize), (weight, bias): (Init, Init), params: &Params) -> Result<Self> {
-        let linear = Linear::with_inits(sizes, weight, Some(bias), params)?;
-        Ok(Self { path: params.path().to_owned(), linear })
-    }
-
-    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        pass.visit(&self.path, self.linear.forward(x)?)
     }
 }
