@@ -92,15 +92,9 @@ pub struct Adapted {
 /// assert_eq!(adapted.params.trainable().count(), 2);
 ///
 /// // Norms of frozen layers keep their statistics when the pass is told so.
-<<<<<<< HEAD:crates/xdiff-vision/src/weights.rs
-/// let tap = &mut ();
-/// let pass = Pass::train(tap).with_frozen(&fitting.freeze);
-/// # drop(pass);
-=======
 /// let mut tap = ();
 /// let pass = Pass::train(&mut tap).with_frozen(&adaptation.freeze);
 /// assert!(pass.is_training());
->>>>>>> tidy:crates/xdiff-vision/src/pretrained.rs
 /// # Ok::<(), xdiff_vision::Error>(())
 /// ```
 #[derive(Clone, Debug)]
