@@ -13,7 +13,7 @@ use clap::{Parser, ValueEnum};
 use xdiff::core::Classifier;
 use xdiff::data::{Colour, Geometry, Image, Limits, Window};
 use xdiff::vision::{Adaptation, Architecture, ClassNames, Normalise, Pretrained, top_k};
-use xdiff_examples::{AnyError, tune_process};
+use xdiff_examples::{AnyError, exit_code, tune_process};
 
 /// The likeliest classes of images.
 #[derive(Parser)]
@@ -84,11 +84,5 @@ fn run(args: &Args) -> Result<(), AnyError> {
 
 fn main() -> ExitCode {
     tune_process();
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }

@@ -21,7 +21,7 @@ use xdiff_examples::mri::preset::Preset;
 use xdiff_examples::mri::sampling::{self, Sampled};
 use xdiff_examples::mri::source::{self, MriData};
 use xdiff_examples::mri::{report, store};
-use xdiff_examples::{AnyError, tune_process};
+use xdiff_examples::{AnyError, exit_code, tune_process};
 
 /// Mask-conditioned diffusion for MRI.
 #[derive(Parser)]
@@ -203,11 +203,5 @@ fn run(command: Command) -> Result<(), AnyError> {
 
 fn main() -> ExitCode {
     tune_process();
-    match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(Cli::parse().command))
 }

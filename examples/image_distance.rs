@@ -22,7 +22,7 @@ use xdiff::metrics::{
 };
 use xdiff::vision::{FidInception, FidInput, FidResize};
 use xdiff::viz::write_atomic;
-use xdiff_examples::{AnyError, tune_process};
+use xdiff_examples::{AnyError, exit_code, tune_process};
 
 /// Length of the network's feature vectors.
 const DIM: usize = 2048;
@@ -154,11 +154,5 @@ fn run(args: &Args) -> Result<(), AnyError> {
 
 fn main() -> ExitCode {
     tune_process();
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }

@@ -14,7 +14,7 @@ use xdiff::core::train::Outcome;
 use xdiff::data::MaskKind;
 use xdiff_examples::mri::preset::Preset;
 use xdiff_examples::mri::{model, report, sampling, source};
-use xdiff_examples::{AnyError, tune_process};
+use xdiff_examples::{AnyError, exit_code, tune_process};
 
 /// Trains a small mask-conditioned diffusion model, samples from it and writes a report.
 #[derive(Parser)]
@@ -77,11 +77,5 @@ fn run(args: &Args) -> Result<(), AnyError> {
 
 fn main() -> ExitCode {
     tune_process();
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }

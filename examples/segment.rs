@@ -18,7 +18,7 @@ use xdiff::data::phantom::{PhantomConfig, PhantomKind};
 use xdiff_examples::mri::source::{self, MriData};
 use xdiff_examples::segment::settings::Settings;
 use xdiff_examples::segment::{model, report};
-use xdiff_examples::{AnyError, tune_process};
+use xdiff_examples::{AnyError, exit_code, tune_process};
 
 /// Trains a network for segmentation, tests it and writes a report.
 #[derive(Parser)]
@@ -122,11 +122,5 @@ fn run(args: &Args) -> Result<(), AnyError> {
 
 fn main() -> ExitCode {
     tune_process();
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }

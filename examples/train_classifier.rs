@@ -19,7 +19,7 @@ use xdiff_examples::classify::judging::{answers, judge, majority};
 use xdiff_examples::classify::report::{self, Run, Setting};
 use xdiff_examples::classify::source::{self, ClassData, FolderOptions};
 use xdiff_examples::classify::training::{Plan, train};
-use xdiff_examples::{AnyError, tune_process};
+use xdiff_examples::{AnyError, exit_code, tune_process};
 
 /// Trains a classifier, judges it and writes a report.
 #[derive(Parser)]
@@ -160,11 +160,5 @@ fn run(args: &Args) -> Result<(), AnyError> {
 
 fn main() -> ExitCode {
     tune_process();
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Args::parse()))
 }

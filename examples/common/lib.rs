@@ -1,5 +1,7 @@
 //! What the examples share.
 
+use std::process::ExitCode;
+
 pub mod classify;
 pub mod conformance;
 pub mod manifest;
@@ -15,6 +17,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// An error of any of the crates, or a plain sentence.
 pub type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What `main` returns: an error is printed, and the process says that it failed.
+pub fn exit_code(result: Result<(), AnyError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Sets the process up for speed; the first call of `main`.
 ///
