@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release --example segment
 //!     cargo run --release --example segment -- --phantoms chest --mask lungs
-//!     cargo run --release --example segment -- --data ../shared/data/masked_mri/brain_tumour
+//!     cargo run --release --example segment -- --data DIR
 //!
 //! Without `--data` the images are phantoms. DIR holds `images/` and `masks/` of the same names; a
 //! `MANIFEST.tsv` beside or above it that lists these files gives split and patients. Interrupt it

@@ -4,7 +4,7 @@ Writes small files of every kind that is read into `nifti/`, and `nifti.json` wi
 them, of the files in `nifti_written/` (which the tests write when XDIFF_WRITE_REFERENCE is set) and of the
 volumes in the folder of real data that is given:
 
-    python nifti.py [../../../../../shared/data/nifti]
+    python nifti.py [FOLDER OF REAL FILES]
 
 Needs numpy and nibabel; the versions that were used stand in the file that is written.
 """
