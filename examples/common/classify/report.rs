@@ -83,6 +83,7 @@ pub fn write(out: &Path, data: &ClassData, setting: &Setting, runs: &[Run]) -> R
         ("data", data.about.clone()),
         ("images to learn from, to choose by, to judge by", parts(data)),
         ("network", format!("{}, {} parameters, from random weights", setting.network, setting.parameters)),
+        ("images in a batch", setting.batch.to_string()),
         ("seeds", seeds.join(", ")),
         ("xdiff", env!("CARGO_PKG_VERSION").to_owned()),
     ] {

@@ -1,6 +1,7 @@
 //! Training a network on the labelled images.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use xdiff::core::cancel::CancelToken;
@@ -94,7 +95,7 @@ pub fn train(
     let mut fit = Fit::new(objective, params.finish()?, plan.fit(seed), description)?;
     fit.resume_in(folder)?;
 
-    let augmented = std::sync::Arc::new(Augmented::new(data.train.clone(), plan.augment)?);
+    let augmented = Arc::new(Augmented::new(data.train.clone(), plan.augment)?);
     let training = loader(augmented, plan.batch, Some(seed))?;
     let validation = loader(data.val.clone(), plan.batch, None)?;
     let feeds = FitData::new(feed(&training)).validated_on(feed(&validation));
@@ -110,7 +111,7 @@ pub fn train(
 /// # Errors
 /// When the dataset is empty.
 pub fn loader(
-    dataset: std::sync::Arc<dyn Dataset>,
+    dataset: Arc<dyn Dataset>,
     batch_size: usize,
     seed: Option<u64>,
 ) -> Result<DataLoader, AnyError> {

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use xdiff_core::Metric;
 use xdiff_nn::Rng;
 
-use super::features::{FeatureBatch, Features, check_joins, is_fid_network};
+use super::features::{FeatureBatch, Features, is_fid_network};
 use super::rows::{Sorted, products};
+use super::sets::TwoSets;
 use crate::{Error, Result};
 
 const METRIC: &str = "kernel distance";
@@ -26,11 +27,8 @@ const METRIC: &str = "kernel distance";
 /// merged, to the last bit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KernelDistance {
-    extractor: String,
-    dim: usize,
+    sets: TwoSets,
     subsets: Option<Subsets>,
-    reference: Vec<f64>,
-    generated: Vec<f64>,
 }
 
 /// Random subsets over which the distance is averaged.
@@ -106,9 +104,6 @@ impl KernelDistance {
     /// # Errors
     /// When `dim` is 0, or there are no subsets or they have fewer than two vectors.
     pub fn new(dim: usize, extractor: impl Into<String>, subsets: Option<Subsets>) -> Result<Self> {
-        if dim == 0 {
-            return Err(Error::config("dim", "feature vectors need at least one value"));
-        }
         if let Some(Subsets { count, size, .. }) = subsets {
             if count == 0 {
                 return Err(Error::config("count", "needs at least one subset"));
@@ -117,8 +112,7 @@ impl KernelDistance {
                 return Err(Error::config("size", format!("needs at least 2 vectors, got {size}")));
             }
         }
-        let extractor = extractor.into();
-        Ok(Self { extractor, dim, subsets, reference: Vec::new(), generated: Vec::new() })
+        Ok(Self { sets: TwoSets::new(METRIC, dim, extractor)?, subsets })
     }
 
     fn over_subsets(
@@ -140,7 +134,7 @@ impl KernelDistance {
                 let mut rng = root.sample(i);
                 let reference = reference.pick(draw(reference.n(), size, &mut rng));
                 let generated = generated.pick(draw(generated.n(), size, &mut rng));
-                mmd2(&Sorted::new(&reference, self.dim), &Sorted::new(&generated, self.dim))
+                mmd2(&Sorted::new(&reference, self.sets.dim()), &Sorted::new(&generated, self.sets.dim()))
             })
             .collect();
         let mean = values.iter().sum::<f64>() / count as f64;
@@ -155,18 +149,11 @@ impl Metric for KernelDistance {
     type Error = Error;
 
     fn update(&mut self, batch: FeatureBatch<'_>) -> Result<()> {
-        let (features, set) = match batch {
-            FeatureBatch::Reference(features) => (features, &mut self.reference),
-            FeatureBatch::Generated(features) => (features, &mut self.generated),
-        };
-        check_joins(METRIC, (&self.extractor, self.dim), (features.extractor(), features.dim()))?;
-        set.extend_from_slice(features.rows());
-        Ok(())
+        self.sets.push(batch)
     }
 
     fn compute(&self) -> Result<KernelScore> {
-        let reference = Sorted::new(&self.reference, self.dim);
-        let generated = Sorted::new(&self.generated, self.dim);
+        let (reference, generated) = self.sets.sorted();
         let (n_reference, n_generated) = (reference.n(), generated.n());
         let got = n_reference.min(n_generated);
         if got < 2 {
@@ -176,15 +163,14 @@ impl Metric for KernelDistance {
         Ok(KernelScore {
             value: mmd2(&reference, &generated),
             over_subsets: self.subsets.map(|s| self.over_subsets(s, &reference, &generated)).transpose()?,
-            extractor: self.extractor.clone(),
-            dim: self.dim,
+            extractor: self.sets.extractor().to_owned(),
+            dim: self.sets.dim(),
             n_reference,
             n_generated,
         })
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
-        check_joins(METRIC, (&self.extractor, self.dim), (&other.extractor, other.dim))?;
         if self.subsets != other.subsets {
             return Err(Error::Incompatible {
                 metric: METRIC,
@@ -193,14 +179,11 @@ impl Metric for KernelDistance {
                 right: format!("{:?}", other.subsets),
             });
         }
-        self.reference.extend_from_slice(&other.reference);
-        self.generated.extend_from_slice(&other.generated);
-        Ok(())
+        self.sets.merge(&other.sets)
     }
 
     fn reset(&mut self) {
-        self.reference.clear();
-        self.generated.clear();
+        self.sets.clear();
     }
 }
 

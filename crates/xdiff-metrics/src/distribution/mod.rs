@@ -7,6 +7,7 @@ mod kernel;
 mod moments;
 mod neighbours;
 mod rows;
+mod sets;
 
 pub use extrapolation::{ExtrapolatedScore, Extrapolation, SubsetDistance, frechet_infinity};
 pub use features::{FeatureBatch, Features, is_fid_network};

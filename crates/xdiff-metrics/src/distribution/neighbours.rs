@@ -7,8 +7,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use xdiff_core::Metric;
 
-use super::features::{FeatureBatch, Features, check_joins};
+use super::features::{FeatureBatch, Features};
 use super::rows::{BLOCK, Sorted, products};
+use super::sets::TwoSets;
 use crate::{Error, Result};
 
 const METRIC: &str = "precision and recall";
@@ -77,11 +78,8 @@ impl Neighbours {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrecisionRecall {
-    extractor: String,
-    dim: usize,
+    sets: TwoSets,
     neighbours: Neighbours,
-    reference: Vec<f64>,
-    generated: Vec<f64>,
 }
 
 /// Precision, recall, density and coverage, with what a reader must know to compare them.
@@ -125,12 +123,8 @@ impl PrecisionRecall {
     /// # Errors
     /// When `dim` or a number of neighbours is 0.
     pub fn new(dim: usize, extractor: impl Into<String>, neighbours: Neighbours) -> Result<Self> {
-        if dim == 0 {
-            return Err(Error::config("dim", "feature vectors need at least one value"));
-        }
         neighbours.validate()?;
-        let extractor = extractor.into();
-        Ok(Self { extractor, dim, neighbours, reference: Vec::new(), generated: Vec::new() })
+        Ok(Self { sets: TwoSets::new(METRIC, dim, extractor)?, neighbours })
     }
 }
 
@@ -140,19 +134,12 @@ impl Metric for PrecisionRecall {
     type Error = Error;
 
     fn update(&mut self, batch: FeatureBatch<'_>) -> Result<()> {
-        let (features, set) = match batch {
-            FeatureBatch::Reference(features) => (features, &mut self.reference),
-            FeatureBatch::Generated(features) => (features, &mut self.generated),
-        };
-        check_joins(METRIC, (&self.extractor, self.dim), (features.extractor(), features.dim()))?;
-        set.extend_from_slice(features.rows());
-        Ok(())
+        self.sets.push(batch)
     }
 
     fn compute(&self) -> Result<PrecisionRecallScore> {
         let Neighbours { precision_recall, density_coverage } = self.neighbours;
-        let reference = Sorted::new(&self.reference, self.dim);
-        let generated = Sorted::new(&self.generated, self.dim);
+        let (reference, generated) = self.sets.sorted();
         let (n, m) = (reference.n(), generated.n());
         let largest = precision_recall.max(density_coverage);
         for (unit, got, k) in [
@@ -179,15 +166,14 @@ impl Metric for PrecisionRecall {
             density: hits.memberships as f64 / (density_coverage as f64 * m as f64),
             coverage: share(&hits.covered),
             neighbours: self.neighbours,
-            extractor: self.extractor.clone(),
-            dim: self.dim,
+            extractor: self.sets.extractor().to_owned(),
+            dim: self.sets.dim(),
             n_reference: n,
             n_generated: m,
         })
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
-        check_joins(METRIC, (&self.extractor, self.dim), (&other.extractor, other.dim))?;
         if self.neighbours != other.neighbours {
             return Err(Error::Incompatible {
                 metric: METRIC,
@@ -196,14 +182,11 @@ impl Metric for PrecisionRecall {
                 right: format!("{:?}", other.neighbours),
             });
         }
-        self.reference.extend_from_slice(&other.reference);
-        self.generated.extend_from_slice(&other.generated);
-        Ok(())
+        self.sets.merge(&other.sets)
     }
 
     fn reset(&mut self) {
-        self.reference.clear();
-        self.generated.clear();
+        self.sets.clear();
     }
 }
 
