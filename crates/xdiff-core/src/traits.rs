@@ -61,9 +61,38 @@ pub trait FeatureExtractor {
     /// When the images do not have the shape or range that the extractor takes.
     fn features(&self, images: &Tensor, tap: &mut dyn Tap) -> Result<Tensor>;
 
+    /// The same in training, with statistics of the batch and dropout drawn from `rng` where the
+    /// extractor has them.
+    ///
+    /// # Errors
+    /// As [`features`](FeatureExtractor::features).
+    fn features_training(&self, images: &Tensor, _rng: &Rng) -> Result<Tensor> {
+        self.features(images, &mut ())
+    }
+
     /// A name with which a score can be printed: architecture, weights, resize.
     fn identity(&self) -> String;
 }
+
+macro_rules! extract_through {
+    ($($pointer:ty),*) => {$(
+        impl<F: FeatureExtractor + ?Sized> FeatureExtractor for $pointer {
+            fn features(&self, images: &Tensor, tap: &mut dyn Tap) -> Result<Tensor> {
+                (**self).features(images, tap)
+            }
+
+            fn features_training(&self, images: &Tensor, rng: &Rng) -> Result<Tensor> {
+                (**self).features_training(images, rng)
+            }
+
+            fn identity(&self) -> String {
+                (**self).identity()
+            }
+        }
+    )*};
+}
+
+extract_through!(&F, Box<F>, std::sync::Arc<F>);
 
 /// Turns images (B, C, H, W) into logits (B, K) and penultimate features (B, D).
 pub trait Classifier {

@@ -23,6 +23,8 @@ pub enum Init {
     Const(f64),
     /// Uniform in [−bound, bound).
     Uniform(f64),
+    /// Uniform in [0, 1).
+    Unit,
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
 }
@@ -54,6 +56,7 @@ impl Init {
         let values: Vec<f32> = match self {
             Init::Const(v) => vec![v as f32; n],
             Init::Uniform(b) => (0..n).map(|_| rng.range(-b, b) as f32).collect(),
+            Init::Unit => (0..n).map(|_| rng.range(0.0, 1.0) as f32).collect(),
             Init::Normal(sd) => (0..n).map(|_| (rng.normal() * sd) as f32).collect(),
         };
         Ok(Tensor::from_vec(values, shape, device)?)
@@ -217,7 +220,28 @@ impl Params {
     /// When a name is asked for twice, or the device refuses; [`Error::Keys`] at once when what does
     /// not fit adds up to more than a gigabyte.
     pub fn weight(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor> {
-        let (var, frozen) = self.ask(name, shape.into(), init, Role::Weight)?;
+        let shape = shape.into();
+        let device = self.device();
+        self.learnt(name, &shape, &|rng| init.draw(&mut rng.fork(&self.full(name)), &shape, &device))
+    }
+
+    /// A learnt f32 tensor that, where it is fresh, has these values, row by row: a structure rather
+    /// than a draw, such as the signs that join prototypes to classes.
+    ///
+    /// # Errors
+    /// As [`weight`](Params::weight); [`Error::Shape`] when there are more or fewer values than the
+    /// shape has.
+    pub fn weight_from(&self, name: &str, shape: impl Into<Shape>, values: &[f32]) -> Result<Tensor> {
+        let shape = shape.into();
+        if values.len() != shape.elem_count() {
+            return Err(Error::shape("initial values", format!("{} of them", values.len()), shape.dims()));
+        }
+        let device = self.device();
+        self.learnt(name, &shape, &|_| Ok(Tensor::from_slice(values, &shape, &device)?))
+    }
+
+    fn learnt(&self, name: &str, shape: &Shape, fresh: Fresh<'_>) -> Result<Tensor> {
+        let (var, frozen) = self.ask(name, shape, fresh, Role::Weight)?;
         Ok(if frozen { var.as_detached_tensor() } else { var.as_tensor().clone() })
     }
 
@@ -226,16 +250,19 @@ impl Params {
     /// # Errors
     /// As [`weight`](Params::weight).
     pub fn buffer(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
-        Ok(self.ask(name, shape.into(), init, Role::Buffer)?.0)
+        let shape = shape.into();
+        let device = self.device();
+        let fresh = |rng: &Rng| init.draw(&mut rng.fork(&self.full(name)), &shape, &device);
+        Ok(self.ask(name, &shape, &fresh, Role::Buffer)?.0)
     }
 
-    fn ask(&self, name: &str, shape: Shape, init: Init, role: Role) -> Result<(Var, bool)> {
+    fn ask(&self, name: &str, shape: &Shape, fresh: Fresh<'_>, role: Role) -> Result<(Var, bool)> {
         let name = self.full(name);
         let store = &mut *self.store();
         if store.params.contains_key(&name) {
             return Err(Error::argument("parameter", format!("`{name}` is asked for twice")));
         }
-        let var = store.find(&name, &shape, init)?;
+        let var = store.find(&name, shape, fresh)?;
         let frozen = role == Role::Buffer || (store.frozen)(&name);
         store.params.insert(name, Param { var: var.clone(), role, trainable: !frozen });
         Ok((var, frozen))
@@ -279,11 +306,12 @@ fn unasked<'a>(keys: impl Iterator<Item = &'a String>, asked: &BTreeMap<String, 
         .collect()
 }
 
+/// The values of a fresh parameter, from the generator of all of them.
+type Fresh<'a> = &'a dyn Fn(&Rng) -> Result<Tensor>;
+
 impl Store {
-    fn find(&mut self, name: &str, shape: &Shape, init: Init) -> Result<Var> {
-        let draw = |rng: &Rng| -> Result<Var> {
-            Ok(Var::from_tensor(&init.draw(&mut rng.fork(name), shape, &self.device)?)?)
-        };
+    fn find(&mut self, name: &str, shape: &Shape, fresh: Fresh<'_>) -> Result<Var> {
+        let draw = |rng: &Rng| -> Result<Var> { Ok(Var::from_tensor(&fresh(rng)?)?) };
         let redrawn = self.redrawn.as_ref().filter(|redrawn| (redrawn.rule)(name));
         let found = match (redrawn, &self.source) {
             (Some(redrawn), _) => Some(draw(&redrawn.rng)?),
@@ -436,6 +464,21 @@ mod tests {
     fn build(p: &Params) -> Result<(Tensor, Var)> {
         let w = p.at("a").weight("weight", (2, 3), Init::torch_default(3))?;
         Ok((w, p.at("a").buffer("running_mean", 2, Init::ZEROS)?))
+    }
+
+    #[test]
+    fn given_values_are_for_fresh_parameters_only() {
+        let values = [1.0, -0.5, -0.5, 1.0];
+        let rows = |params: &Params| params.at("head").weight_from("weight", (2, 2), &values);
+        let fresh = rows(&Params::fresh(3, &Device::Cpu)).unwrap();
+        assert_eq!(fresh.flatten_all().unwrap().to_vec1::<f32>().unwrap(), values);
+        let stored = BTreeMap::from([("head.weight".to_owned(), fresh.affine(2.0, 0.0).unwrap())]);
+        let read = rows(&Params::frozen(stored, &Device::Cpu)).unwrap();
+        assert_eq!(read.flatten_all().unwrap().to_vec1::<f32>().unwrap(), values.map(|v| 2.0 * v));
+        let params = Params::fresh(3, &Device::Cpu);
+        assert!(matches!(params.weight_from("w", (2, 3), &values), Err(Error::Shape { .. })));
+        let unit = params.weight("u", 200, Init::Unit).unwrap().to_vec1::<f32>().unwrap();
+        assert!(unit.iter().all(|v| (0.0..1.0).contains(v)) && unit.iter().any(|v| *v > 0.9));
     }
 
     #[test]

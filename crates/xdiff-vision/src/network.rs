@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use xdiff_core::{Classifier, FeatureExtractor};
-use xdiff_nn::Tap;
+use xdiff_nn::{Rng, Tap};
 
 use crate::{Backbone, Output, Pass, Result};
 
@@ -56,6 +56,11 @@ impl FeatureExtractor for Network {
             // Only now, since a tap may end the run before the layer that an image is too small for.
             Err(e) => self.backbone.describe().check(images).and(Err(e)),
         }
+    }
+
+    fn features_training(&self, images: &Tensor, rng: &Rng) -> Result<Tensor> {
+        let mut tap = ();
+        Ok(self.backbone.maps(images, &mut Pass::train(&mut tap).with_dropout(rng))?.maps)
     }
 
     fn identity(&self) -> String {

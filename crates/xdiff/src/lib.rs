@@ -8,6 +8,8 @@ pub use xdiff_data as data;
 #[cfg(feature = "metrics")]
 pub use xdiff_metrics as metrics;
 pub use xdiff_nn as nn;
+#[cfg(feature = "proto")]
+pub use xdiff_proto as proto;
 #[cfg(feature = "vision")]
 pub use xdiff_vision as vision;
 #[cfg(feature = "viz")]
