@@ -4,6 +4,7 @@
 mod batch;
 mod distance;
 pub mod error;
+pub mod loss;
 mod prototypes;
 mod similarity;
 
