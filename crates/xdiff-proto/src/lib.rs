@@ -4,8 +4,10 @@
 mod batch;
 mod distance;
 pub mod error;
+pub mod projection;
 mod prototypes;
 mod similarity;
+pub mod window;
 
 pub use batch::Batch;
 pub use distance::{Nearest, nearest, squared_distances};
