@@ -12,6 +12,7 @@ mod head;
 pub mod loss;
 mod network;
 mod ppnet;
+pub mod projection;
 mod protopool;
 mod prototypes;
 mod similarity;
@@ -19,6 +20,7 @@ mod slots;
 mod soft_codebook;
 pub mod stage;
 pub mod train;
+pub mod window;
 
 pub use add_on::AddOn;
 pub use assignment::{Assignment, Mixing};
