@@ -15,10 +15,14 @@ mod ppnet;
 pub mod projection;
 mod protopool;
 mod prototypes;
+mod pruning;
 mod similarity;
 mod slots;
 mod soft_codebook;
 pub mod stage;
+mod state_dict;
+#[cfg(test)]
+mod testing;
 pub mod train;
 pub mod window;
 
@@ -34,6 +38,8 @@ pub use network::{PrototypeConfig, PrototypeNetwork, Reading};
 pub use ppnet::ppnet;
 pub use protopool::{Preset, protopool};
 pub use prototypes::Prototypes;
+pub use pruning::{Neighbour, PruneConfig, Pruned, Pruning, prune};
 pub use similarity::Similarity;
-pub use slots::{Annealing, Gumbel, SlotReading, SlotSampling};
+pub use slots::{Annealing, Gumbel, OneHot, SlotReading, SlotSampling};
 pub use soft_codebook::soft_codebook;
+pub use state_dict::StateDict;
