@@ -2,6 +2,7 @@
 
 pub mod model;
 pub mod preset;
+pub mod quality;
 pub mod report;
 pub mod sampling;
 pub mod scores;
