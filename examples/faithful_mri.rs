@@ -59,13 +59,18 @@ enum Command {
         #[arg(long, default_value_t = 24)]
         count: usize,
     },
-    /// Scores the samples and writes report.html; samples first where that was not done.
+    /// Scores and explains the samples, and writes report.html; trains the quick preset first where
+    /// there is no model, and samples where that was not done.
     Report {
         #[command(flatten)]
         source: SourceArgs,
         /// How many masks at most.
         #[arg(long, default_value_t = 24)]
         count: usize,
+        #[command(flatten)]
+        weights: WeightArgs,
+        #[command(flatten)]
+        explain: ExplainArgs,
     },
 }
 
@@ -89,6 +94,20 @@ struct SourceArgs {
     /// Where all chance comes from.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+}
+
+/// Published networks, for the scores that bear their names.
+#[derive(Args)]
+struct WeightArgs {
+    /// torchvision's AlexNet with ImageNet weights, for LPIPS.
+    #[arg(long, requires = "lpips")]
+    alexnet: Option<PathBuf>,
+    /// The LPIPS heads for AlexNet.
+    #[arg(long, requires = "alexnet")]
+    lpips: Option<PathBuf>,
+    /// The Inception network of the FID.
+    #[arg(long)]
+    inception: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
