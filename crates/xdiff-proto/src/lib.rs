@@ -11,11 +11,13 @@ pub mod error;
 mod head;
 mod network;
 mod ppnet;
+pub mod projection;
 mod protopool;
 mod prototypes;
 mod similarity;
 mod slots;
 mod soft_codebook;
+pub mod window;
 
 pub use add_on::AddOn;
 pub use assignment::{Assignment, Mixing};
