@@ -9,6 +9,7 @@ mod distance;
 mod eppnet;
 pub mod error;
 mod head;
+pub mod loss;
 mod network;
 mod ppnet;
 pub mod projection;
