@@ -2,6 +2,7 @@
 //! them weighs, and how far that answer can be trusted.
 
 mod batch;
+pub mod diffusion;
 mod distance;
 pub mod error;
 mod prototypes;
