@@ -62,13 +62,7 @@ macro_rules! denoise_through {
                 (**self).predict(x_t, t, cond, tap)
             }
 
-            fn predict_training(
-                &self,
-                x_t: &Tensor,
-                t: &Tensor,
-                cond: &Cond,
-                rng: &mut Rng,
-            ) -> Result<Tensor> {
+            fn predict_training(&self, x_t: &Tensor, t: &Tensor, cond: &Cond, rng: &mut Rng) -> Result<Tensor> {
                 (**self).predict_training(x_t, t, cond, rng)
             }
 

@@ -5,6 +5,7 @@ mod add_on;
 mod assignment;
 mod batch;
 mod codebook;
+pub mod diffusion;
 mod distance;
 mod eppnet;
 pub mod error;
