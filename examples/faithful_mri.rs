@@ -17,11 +17,14 @@ use image::GrayImage;
 use xdiff::core::cancel::CancelToken;
 use xdiff::core::train::Outcome;
 use xdiff::data::MaskKind;
+use xdiff_examples::mri::explain::settings::Settings;
 use xdiff_examples::mri::model::{self, Model};
+use xdiff_examples::mri::paper::{self, Work};
 use xdiff_examples::mri::preset::Preset;
+use xdiff_examples::mri::quality::Weights;
 use xdiff_examples::mri::sampling::{self, Sampled};
 use xdiff_examples::mri::source::{self, MriData};
-use xdiff_examples::mri::{report, store};
+use xdiff_examples::mri::store;
 use xdiff_examples::{AnyError, exit_code, tune_process};
 
 /// Mask-conditioned diffusion for MRI.
@@ -110,6 +113,37 @@ struct WeightArgs {
     inception: Option<PathBuf>,
 }
 
+/// How samples are explained.
+#[derive(Args)]
+struct ExplainArgs {
+    /// Prototypes of each method.
+    #[arg(long, default_value_t = Settings::default().prototypes)]
+    prototypes: usize,
+    /// Seeds that every method is trained with.
+    #[arg(long, default_value_t = Settings::default().seeds)]
+    seeds: u64,
+    /// The activation of the network that serves as features.
+    #[arg(long, default_value_t = Settings::default().site)]
+    site: String,
+    /// The time step at which the network sees the images.
+    #[arg(long, default_value_t = Settings::default().timestep)]
+    timestep: usize,
+}
+
+impl ExplainArgs {
+    fn settings(&self, seed: u64) -> Settings {
+        let ExplainArgs { prototypes, seeds, ref site, timestep } = *self;
+        Settings { prototypes, seeds, site: site.clone(), timestep, seed, ..Default::default() }
+    }
+}
+
+impl WeightArgs {
+    fn files(&self) -> Weights {
+        let WeightArgs { alexnet, lpips, inception } = self;
+        Weights { alexnet: alexnet.clone(), lpips: lpips.clone(), inception: inception.clone() }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PresetName {
     /// 64², about two minutes.
@@ -137,12 +171,13 @@ struct Choices {
     checkpointing: bool,
 }
 
+/// Returns whether the training came to its end.
 fn train(
     source: &SourceArgs,
     name: PresetName,
     choices: &Choices,
     cancel: &CancelToken,
-) -> Result<(), AnyError> {
+) -> Result<bool, AnyError> {
     let size = if name == PresetName::Paper { Preset::paper(1).size } else { Preset::small().size };
     let data = source.read(size)?;
     let mut preset = match name {
@@ -158,11 +193,12 @@ fn train(
     preset.checkpointing = choices.checkpointing;
     std::fs::create_dir_all(&source.out).map_err(|e| format!("{}: {e}", source.out.display()))?;
     let checkpoint = model::checkpoint_path(&source.out);
-    match model::train(&preset, &data, &checkpoint, cancel)? {
-        Outcome::Finished => println!("trained: {}", checkpoint.display()),
-        Outcome::Cancelled => println!("stopped; the same command goes on from {}", checkpoint.display()),
+    let finished = model::train(&preset, &data, &checkpoint, cancel)? == Outcome::Finished;
+    match finished {
+        true => println!("trained: {}", checkpoint.display()),
+        false => println!("stopped; the same command goes on from {}", checkpoint.display()),
     }
-    Ok(())
+    Ok(finished)
 }
 
 fn load(source: &SourceArgs) -> Result<(Model, MriData), AnyError> {
@@ -208,21 +244,30 @@ fn run(command: Command) -> Result<(), AnyError> {
     cancel.on_ctrl_c()?;
     match command {
         Command::Train { source, preset, steps, batch, checkpointing } => {
-            train(&source, preset, &Choices { steps, batch, checkpointing }, &cancel)
+            train(&source, preset, &Choices { steps, batch, checkpointing }, &cancel).map(drop)
         }
         Command::Sample { source, count } => {
             let (model, data) = load(&source)?;
             sample(&source, (&model, &data), count, &cancel).map(drop)
         }
-        Command::Report { source, count } => {
+        Command::Report { source, count, weights, explain } => {
+            let checkpoint = model::checkpoint_path(&source.out);
+            let choices = Choices { steps: None, batch: None, checkpointing: false };
+            if !checkpoint.exists() && !train(&source, PresetName::Quick, &choices, &cancel)? {
+                return Ok(());
+            }
             let (model, data) = load(&source)?;
             let sampled = match store::load(&source.out.join("samples.safetensors"), model.steps)? {
                 Some(sampled) => sampled,
                 None => sample(&source, (&model, &data), count, &cancel)?,
             };
-            report::write(&source.out, "faithful_mri: images drawn from masks", &model, &data, &sampled)?;
-            println!("{}", std::fs::read_to_string(source.out.join("scores.md"))?);
-            println!("{}", source.out.join("report.html").display());
+            let work = Work { model: &model, data: &data, sampled: &sampled, out: &source.out };
+            let settings = explain.settings(source.seed);
+            let Some(tables) = paper::report(&work, &weights.files(), &settings, &cancel)? else {
+                println!("stopped; the same command goes on");
+                return Ok(());
+            };
+            println!("{tables}\n{}", source.out.join("report.html").display());
             Ok(())
         }
     }
