@@ -20,6 +20,9 @@ mod similarity;
 mod slots;
 mod soft_codebook;
 pub mod window;
+mod state_dict;
+#[cfg(test)]
+mod testing;
 
 pub use add_on::AddOn;
 pub use assignment::{Assignment, Mixing};
@@ -34,5 +37,6 @@ pub use ppnet::ppnet;
 pub use protopool::{Preset, protopool};
 pub use prototypes::Prototypes;
 pub use similarity::Similarity;
-pub use slots::{Annealing, Gumbel, SlotReading, SlotSampling};
+pub use slots::{Annealing, Gumbel, OneHot, SlotReading, SlotSampling};
 pub use soft_codebook::soft_codebook;
+pub use state_dict::StateDict;
