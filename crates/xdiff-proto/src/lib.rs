@@ -23,6 +23,9 @@ pub mod window;
 mod state_dict;
 #[cfg(test)]
 mod testing;
+pub mod stage;
+pub mod train;
+pub mod window;
 
 pub use add_on::AddOn;
 pub use assignment::{Assignment, Mixing};
