@@ -1,12 +1,13 @@
 //! Mask-conditioned diffusion for MRI, after Dey & Saikia 2025: train, sample, report.
 //!
-//!     cargo run --release --example faithful_mri -- train --preset small --data DIR
-//!     cargo run --release --example faithful_mri -- sample
 //!     cargo run --release --example faithful_mri -- report
+//!     cargo run --release --example faithful_mri -- train --preset small --data DIR
+//!     cargo run --release --example faithful_mri -- report --data DIR
 //!
-//! Without `--data` the images are breast phantoms with region masks, as in the paper. DIR holds
-//! `images/` and `masks/` of the same names. Interrupt a training whenever you like: the same
-//! command goes on from the last checkpoint, and ends with the same bits.
+//! `report` alone does all of it, in minutes: it trains a quick model where there is none. Without
+//! `--data` the images are breast phantoms with region masks, as in the paper. DIR holds `images/` and
+//! `masks/` of the same names, or, with `--region`, images alone. Interrupt a training whenever you
+//! like: the same command goes on from the last checkpoint, and ends with the same bits.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,11 +17,14 @@ use image::GrayImage;
 use xdiff::core::cancel::CancelToken;
 use xdiff::core::train::Outcome;
 use xdiff::data::MaskKind;
+use xdiff_examples::mri::explain::settings::Settings;
 use xdiff_examples::mri::model::{self, Model};
+use xdiff_examples::mri::paper::{self, Work};
 use xdiff_examples::mri::preset::Preset;
+use xdiff_examples::mri::quality::Weights;
 use xdiff_examples::mri::sampling::{self, Sampled};
 use xdiff_examples::mri::source::{self, MriData};
-use xdiff_examples::mri::{report, store};
+use xdiff_examples::mri::store;
 use xdiff_examples::{AnyError, exit_code, tune_process};
 
 /// Mask-conditioned diffusion for MRI.
@@ -58,13 +62,18 @@ enum Command {
         #[arg(long, default_value_t = 24)]
         count: usize,
     },
-    /// Scores the samples and writes report.html; samples first where that was not done.
+    /// Scores and explains the samples, and writes report.html; trains the quick preset first where
+    /// there is no model, and samples where that was not done.
     Report {
         #[command(flatten)]
         source: SourceArgs,
         /// How many masks at most.
         #[arg(long, default_value_t = 24)]
         count: usize,
+        #[command(flatten)]
+        weights: WeightArgs,
+        #[command(flatten)]
+        explain: ExplainArgs,
     },
 }
 
@@ -73,6 +82,9 @@ struct SourceArgs {
     /// A folder with images/ and masks/ instead of phantoms.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// The folder holds images without masks: the region of the body is found by a threshold.
+    #[arg(long, requires = "data", conflicts_with = "mask")]
+    region: bool,
     /// What the masks of --data mark: lesion, body, breast, brain, …
     #[arg(long, default_value = "lesion")]
     mask: String,
@@ -87,8 +99,55 @@ struct SourceArgs {
     seed: u64,
 }
 
+/// Published networks, for the scores that bear their names.
+#[derive(Args)]
+struct WeightArgs {
+    /// torchvision's AlexNet with ImageNet weights, for LPIPS.
+    #[arg(long, requires = "lpips")]
+    alexnet: Option<PathBuf>,
+    /// The LPIPS heads for AlexNet.
+    #[arg(long, requires = "alexnet")]
+    lpips: Option<PathBuf>,
+    /// The Inception network of the FID.
+    #[arg(long)]
+    inception: Option<PathBuf>,
+}
+
+/// How samples are explained.
+#[derive(Args)]
+struct ExplainArgs {
+    /// Prototypes of each method.
+    #[arg(long, default_value_t = Settings::default().prototypes)]
+    prototypes: usize,
+    /// Seeds that every method is trained with.
+    #[arg(long, default_value_t = Settings::default().seeds)]
+    seeds: u64,
+    /// The activation of the network that serves as features.
+    #[arg(long, default_value_t = Settings::default().site)]
+    site: String,
+    /// The time step at which the network sees the images.
+    #[arg(long, default_value_t = Settings::default().timestep)]
+    timestep: usize,
+}
+
+impl ExplainArgs {
+    fn settings(&self, seed: u64) -> Settings {
+        let ExplainArgs { prototypes, seeds, ref site, timestep } = *self;
+        Settings { prototypes, seeds, site: site.clone(), timestep, seed, ..Default::default() }
+    }
+}
+
+impl WeightArgs {
+    fn files(&self) -> Weights {
+        let WeightArgs { alexnet, lpips, inception } = self;
+        Weights { alexnet: alexnet.clone(), lpips: lpips.clone(), inception: inception.clone() }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PresetName {
+    /// 64², about two minutes.
+    Quick,
     /// 64², hours on two cores.
     Small,
     /// 256², as published; for a GPU or a long weekend.
@@ -99,6 +158,7 @@ impl SourceArgs {
     fn read(&self, size: usize) -> Result<MriData, AnyError> {
         match &self.data {
             None => source::phantoms(self.phantoms, size, self.seed),
+            Some(dir) if self.region => source::regions(dir, size, self.seed),
             Some(dir) => source::folder(dir, MaskKind::from_name(&self.mask), size, self.seed),
         }
     }
@@ -111,15 +171,17 @@ struct Choices {
     checkpointing: bool,
 }
 
+/// Returns whether the training came to its end.
 fn train(
     source: &SourceArgs,
     name: PresetName,
     choices: &Choices,
     cancel: &CancelToken,
-) -> Result<(), AnyError> {
+) -> Result<bool, AnyError> {
     let size = if name == PresetName::Paper { Preset::paper(1).size } else { Preset::small().size };
     let data = source.read(size)?;
     let mut preset = match name {
+        PresetName::Quick => Preset::quickstart(),
         PresetName::Small => Preset::small(),
         PresetName::Paper => Preset::paper(data.train.len()),
     };
@@ -131,11 +193,12 @@ fn train(
     preset.checkpointing = choices.checkpointing;
     std::fs::create_dir_all(&source.out).map_err(|e| format!("{}: {e}", source.out.display()))?;
     let checkpoint = model::checkpoint_path(&source.out);
-    match model::train(&preset, &data, &checkpoint, cancel)? {
-        Outcome::Finished => println!("trained: {}", checkpoint.display()),
-        Outcome::Cancelled => println!("stopped; the same command goes on from {}", checkpoint.display()),
+    let finished = model::train(&preset, &data, &checkpoint, cancel)? == Outcome::Finished;
+    match finished {
+        true => println!("trained: {}", checkpoint.display()),
+        false => println!("stopped; the same command goes on from {}", checkpoint.display()),
     }
-    Ok(())
+    Ok(finished)
 }
 
 fn load(source: &SourceArgs) -> Result<(Model, MriData), AnyError> {
@@ -181,21 +244,30 @@ fn run(command: Command) -> Result<(), AnyError> {
     cancel.on_ctrl_c()?;
     match command {
         Command::Train { source, preset, steps, batch, checkpointing } => {
-            train(&source, preset, &Choices { steps, batch, checkpointing }, &cancel)
+            train(&source, preset, &Choices { steps, batch, checkpointing }, &cancel).map(drop)
         }
         Command::Sample { source, count } => {
             let (model, data) = load(&source)?;
             sample(&source, (&model, &data), count, &cancel).map(drop)
         }
-        Command::Report { source, count } => {
+        Command::Report { source, count, weights, explain } => {
+            let checkpoint = model::checkpoint_path(&source.out);
+            let choices = Choices { steps: None, batch: None, checkpointing: false };
+            if !checkpoint.exists() && !train(&source, PresetName::Quick, &choices, &cancel)? {
+                return Ok(());
+            }
             let (model, data) = load(&source)?;
             let sampled = match store::load(&source.out.join("samples.safetensors"), model.steps)? {
                 Some(sampled) => sampled,
                 None => sample(&source, (&model, &data), count, &cancel)?,
             };
-            report::write(&source.out, "faithful_mri: images drawn from masks", &model, &data, &sampled)?;
-            println!("{}", std::fs::read_to_string(source.out.join("scores.md"))?);
-            println!("{}", source.out.join("report.html").display());
+            let work = Work { model: &model, data: &data, sampled: &sampled, out: &source.out };
+            let settings = explain.settings(source.seed);
+            let Some(tables) = paper::report(&work, &weights.files(), &settings, &cancel)? else {
+                println!("stopped; the same command goes on");
+                return Ok(());
+            };
+            println!("{tables}\n{}", source.out.join("report.html").display());
             Ok(())
         }
     }

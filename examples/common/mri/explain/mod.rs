@@ -1,0 +1,4 @@
+//! Explaining samples by prototypes on the features of the very network that drew them.
+
+pub mod features;
+pub mod settings;
