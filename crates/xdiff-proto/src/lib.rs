@@ -25,7 +25,6 @@ mod state_dict;
 mod testing;
 pub mod stage;
 pub mod train;
-pub mod window;
 
 pub use add_on::AddOn;
 pub use assignment::{Assignment, Mixing};
