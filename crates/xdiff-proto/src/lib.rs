@@ -24,12 +24,12 @@ mod prototypes;
 mod similarity;
 mod slots;
 mod soft_codebook;
-pub mod window;
+pub mod stage;
 mod state_dict;
 #[cfg(test)]
 mod testing;
-pub mod stage;
 pub mod train;
+pub mod window;
 
 pub use add_on::AddOn;
 pub use assignment::{Assignment, Mixing};

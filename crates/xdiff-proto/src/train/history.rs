@@ -59,9 +59,7 @@ const COLUMNS: usize = 1 + Term::ALL.len() + 6;
 impl EpochReport {
     /// All numbers, NaN for what there is not: none of them can be NaN.
     fn row(&self) -> Vec<f64> {
-        let validated = |v: Option<Validation>| {
-            v.map_or([f64::NAN; 2], |v| [v.cross_entropy, v.accuracy])
-        };
+        let validated = |v: Option<Validation>| v.map_or([f64::NAN; 2], |v| [v.cross_entropy, v.accuracy]);
         let mut row = vec![self.loss];
         row.extend(Term::ALL.map(|term| self.terms.get(&term).copied().unwrap_or(f64::NAN)));
         row.push(self.accuracy.unwrap_or(f64::NAN));
@@ -162,7 +160,8 @@ impl Tally {
     }
 
     pub(super) fn tensors(&self) -> Result<Tensors> {
-        let counts = [self.steps, self.answered[0], self.answered[1]].into_iter().chain(self.classes.iter().copied());
+        let counts =
+            [self.steps, self.answered[0], self.answered[1]].into_iter().chain(self.classes.iter().copied());
         let numbers = counts.map(|n| n as f64).chain(self.terms.iter().map(|t| t.unwrap_or(f64::NAN)));
         let numbers = Tensor::from_iter(numbers, &Device::Cpu)?;
         Ok([(ROWS.to_owned(), numbers)].into())

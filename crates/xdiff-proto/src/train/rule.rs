@@ -97,7 +97,8 @@ mod tests {
             let loss = (loss + &still).unwrap().sum_all().unwrap();
             optimizer.step(&backward(&loss, &trained(&params, &train)).unwrap(), 1.0).unwrap();
         }
-        let value = |name: &str| params.get(name).map(Var::as_detached_tensor).unwrap().to_vec1::<f32>().unwrap()[0];
+        let value =
+            |name: &str| params.get(name).map(Var::as_detached_tensor).unwrap().to_vec1::<f32>().unwrap()[0];
         for (name, expected) in [
             ("add_on_layers.0.weight", 0.701_586_25),
             ("prototype_vectors", 0.970_021_13),

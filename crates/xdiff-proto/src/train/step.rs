@@ -85,7 +85,8 @@ pub(super) fn loss<F: FeatureExtractor>(
         slots: network.presence(),
     })?;
     let value = number(&losses.total)?;
-    let terms = losses.terms.iter().map(|(term, t)| Ok((*term, number(t)?))).collect::<Result<BTreeMap<_, _>>>()?;
+    let terms =
+        losses.terms.iter().map(|(term, t)| Ok((*term, number(t)?))).collect::<Result<BTreeMap<_, _>>>()?;
     if !value.is_finite() || terms.values().any(|v| !v.is_finite()) {
         let worst = terms.iter().find(|(_, v)| !v.is_finite()).map_or("sum", |(term, _)| term.name());
         let of = format!("step {step} ({worst})");

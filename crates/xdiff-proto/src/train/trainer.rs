@@ -102,7 +102,8 @@ impl<F: FeatureExtractor> Trainer<F> {
         }
         for stage in &config.schedule.stages {
             if trained(&params, &stage.train).trainable().next().is_none() {
-                let parts: Vec<Part> = Part::ALL.into_iter().filter(|p| stage.train.of(*p).is_some()).collect();
+                let parts: Vec<Part> =
+                    Part::ALL.into_iter().filter(|p| stage.train.of(*p).is_some()).collect();
                 let reason = format!("of stage `{}` is {parts:?}, of which nothing is trainable", stage.name);
                 return Err(Error::config("train", reason));
             }
@@ -366,7 +367,11 @@ impl<F: FeatureExtractor> Trainer<F> {
         }
         if !loss.is_finite() {
             let hint = "lower the learning rates, clip the gradient, and check the validation images";
-            return Err(Error::NonFinite { what: "the validation loss", of: format!("step {}", self.step()), hint });
+            return Err(Error::NonFinite {
+                what: "the validation loss",
+                of: format!("step {}", self.step()),
+                hint,
+            });
         }
         let n = count as f64;
         Ok(Some(Some(Validation { cross_entropy: loss / n, accuracy: right as f64 / n })))
