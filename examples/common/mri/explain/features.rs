@@ -14,6 +14,7 @@ use xdiff::proto::diffusion::{
     DiffusionFeatures, DiffusionFeaturesConfig, FeatureStatistics, SiteMap, Standardised,
 };
 use xdiff::proto::projection::hash;
+use xdiff::proto::train::Batches;
 
 use super::settings::Settings;
 use crate::AnyError;
@@ -43,7 +44,7 @@ pub fn features<'m>(
     let name = format!("U-Net of preset {} after {} steps, {}", model.preset.name, model.steps, model.data);
     let schedule = NoiseSchedule::new(&model.preset.schedule)?;
     let features = DiffusionFeatures::new(&model.unet, name, schedule, config)?;
-    let measured = FeatureStatistics::measure(&features, batches(train, &model.mask))?;
+    let measured = FeatureStatistics::measure(&features, all(&batches(train, &model.mask)))?;
     Ok(Remembered::new(Standardised::new(features, &measured, settings.spread)?))
 }
 
@@ -64,26 +65,31 @@ pub fn stacked<'a>(
     Ok(Tensor::from_vec(values, ((), 2, side, side), &Device::Cpu)?)
 }
 
-/// A dataset in order, batch by batch.
-pub fn batches<'a>(
-    data: &'a dyn Dataset,
-    mask: &'a MaskKind,
-) -> impl Iterator<Item = Result<Batch, AnyError>> + 'a {
-    (0..data.len()).step_by(BATCH).map(move |start| {
-        let samples = (start..(start + BATCH).min(data.len()))
-            .map(|i| Ok(data.get(i, &mut Rng::new(0))?))
-            .collect::<Result<Vec<_>, AnyError>>()?;
-        let side = samples[0].image.height();
-        let pairs = samples
-            .iter()
-            .map(|s| {
-                let mask = s.masks.get(mask).ok_or_else(|| format!("{} has no `{mask}` mask", s.info.id))?;
-                Ok((s.image.data(), mask.data()))
-            })
-            .collect::<Result<Vec<_>, AnyError>>()?;
-        let ids = samples.iter().map(|s| s.info.id.clone()).collect();
-        Ok(Batch::unlabelled(stacked(pairs.into_iter(), side)?, ids)?)
-    })
+/// A dataset in order, batch by batch, the same in every epoch.
+pub fn batches<'a>(data: &'a dyn Dataset, mask: &'a MaskKind) -> Batches<'a> {
+    Batches::new(data.len().div_ceil(BATCH), move |_, number| batch(data, mask, number))
+}
+
+/// The batch of a number.
+fn batch(data: &dyn Dataset, mask: &MaskKind, number: usize) -> Result<Batch, AnyError> {
+    let samples = (number * BATCH..(number * BATCH + BATCH).min(data.len()))
+        .map(|i| Ok(data.get(i, &mut Rng::new(0))?))
+        .collect::<Result<Vec<_>, AnyError>>()?;
+    let side = samples.first().map_or(1, |s| s.image.height());
+    let pairs = samples
+        .iter()
+        .map(|s| {
+            let mask = s.masks.get(mask).ok_or_else(|| format!("{} has no `{mask}` mask", s.info.id))?;
+            Ok((s.image.data(), mask.data()))
+        })
+        .collect::<Result<Vec<_>, AnyError>>()?;
+    let ids = samples.iter().map(|s| s.info.id.clone()).collect();
+    Ok(Batch::unlabelled(stacked(pairs.into_iter(), side)?, ids)?)
+}
+
+/// All batches of an epoch.
+pub fn all<'a>(batches: &'a Batches<'a>) -> impl Iterator<Item = xdiff::proto::Result<Batch>> + 'a {
+    (0..batches.count()).map(|number| batches.get(0, number))
 }
 
 /// Features that are computed once for each image and then remembered, by the hash of its pixels.

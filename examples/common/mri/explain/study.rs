@@ -12,9 +12,10 @@ use xdiff::proto::faithfulness::{
 use xdiff::proto::influence::mean_assignment;
 use xdiff::proto::projection::{Projected, ProjectionConfig, project};
 use xdiff::proto::window::{ReceptiveField, WindowRule};
-use xdiff::proto::{Prototypes, Similarity, soft_assignment};
+use xdiff::nn::layers::softmax;
+use xdiff::proto::{Prototypes, Similarity, squared_distances};
 
-use super::features::{BATCH, Features, batches, stacked};
+use super::features::{BATCH, Features, all, batches, stacked};
 use super::method::Method;
 use super::settings::Settings;
 use crate::AnyError;
@@ -114,7 +115,8 @@ fn look(
     let queries = Queries::new(&samples.images, &samples.embedded, projected, config)?.of_channels(1)?;
     let bare = match method {
         Method::SoftCodebook => {
-            let alpha = soft_assignment(&samples.embedded, &projected.vectors)?;
+            let distances = squared_distances(&samples.embedded, &projected.vectors)?;
+            let alpha = softmax(&distances.neg()?, 1)?;
             Evidence::from_influence(mean_assignment(&alpha)?)?
         }
         _ => Evidence::from_similarity(&queries.similarity()?)?,
@@ -151,9 +153,9 @@ pub fn study(
     settings: &Settings,
     cancel: &CancelToken,
 ) -> Result<Option<Vec<Outcome>>, AnyError> {
-    let images = || batches(&*data.train, &data.mask);
+    let images = batches(&*data.train, &data.mask);
     let config = projection(settings, &samples.embedded, samples.images.dim(2)?)?;
-    let push = |prototypes: &Prototypes| project(features, prototypes, images(), &config);
+    let push = |prototypes: &Prototypes| project(features, prototypes, all(&images), &config);
     let seeds: Vec<u64> = (0..settings.seeds).map(|k| settings.seed + k).collect();
     let style = ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {eta}")?;
     let bar = ProgressBar::new((seeds.len() * (Method::ALL.len() + 1)) as u64).with_style(style);
@@ -162,7 +164,7 @@ pub fn study(
     let mut random = Vec::new();
     for seed in &seeds {
         let rng = Rng::new(*seed).fork("random prototypes");
-        random.push(push(&random_patches(features, images(), settings.prototypes, &rng)?)?);
+        random.push(push(&random_patches(features, all(&images), settings.prototypes, &rng)?)?);
         bar.inc(1);
     }
     let faithfulness = FaithfulnessConfig {
@@ -183,7 +185,7 @@ pub fn study(
             if cancel.is_cancelled() {
                 return Ok(None);
             }
-            let projected = push(&method.train(features, data, settings, *seed)?)?;
+            let projected = method.train(features, &images, settings, (&config, *seed), cancel)?;
             let seen = look(method, samples, &projected, &config)?;
             explained.push(Explained {
                 seed: *seed,
