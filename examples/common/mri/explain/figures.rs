@@ -91,7 +91,8 @@ pub fn influences(outcomes: &[Outcome]) -> Result<RgbImage, AnyError> {
             Some(HistogramSeries::new(o.method.name(), values))
         })
         .collect();
-    let m = outcomes.iter().filter_map(|o| o.runs.first()).map(|run| run.influence[0].len()).max().unwrap_or(1);
+    let m =
+        outcomes.iter().filter_map(|o| o.runs.first()).map(|run| run.influence[0].len()).max().unwrap_or(1);
     let chart = Histogram {
         options: ChartOptions {
             guides: vec![Guide::Vertical(1.0 / m as f64)],

@@ -5,6 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use xdiff::core::FeatureExtractor;
 use xdiff::core::cancel::CancelToken;
 use xdiff::nn::Rng;
+use xdiff::nn::layers::softmax;
 use xdiff::proto::correlation::{Correlation, Queries};
 use xdiff::proto::faithfulness::{
     Definition, Evidence, FaithfulnessConfig, FaithfulnessReport, Run, random_patches, reconstruction_change,
@@ -12,7 +13,6 @@ use xdiff::proto::faithfulness::{
 use xdiff::proto::influence::mean_assignment;
 use xdiff::proto::projection::{Projected, ProjectionConfig, project};
 use xdiff::proto::window::{ReceptiveField, WindowRule};
-use xdiff::nn::layers::softmax;
 use xdiff::proto::{Prototypes, Similarity, squared_distances};
 
 use super::features::{BATCH, Features, all, batches, stacked};
@@ -187,12 +187,7 @@ pub fn study(
             }
             let projected = method.train(features, &images, settings, (&config, *seed), cancel)?;
             let seen = look(method, samples, &projected, &config)?;
-            explained.push(Explained {
-                seed: *seed,
-                projected,
-                influence: seen.influence,
-                maps: seen.maps,
-            });
+            explained.push(Explained { seed: *seed, projected, influence: seen.influence, maps: seen.maps });
             evidence.push(seen.evidence);
             bar.inc(1);
         }
