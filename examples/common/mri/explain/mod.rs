@@ -3,5 +3,8 @@
 pub mod features;
 pub mod figures;
 pub mod method;
+pub mod over_time;
+pub mod report;
 pub mod settings;
 pub mod study;
+pub mod truth;
