@@ -17,8 +17,11 @@ pub mod projection;
 mod protopool;
 mod prototypes;
 mod similarity;
+pub mod single_class;
 mod slots;
 mod soft_codebook;
+pub mod stage;
+pub mod train;
 pub mod window;
 
 pub use add_on::AddOn;
