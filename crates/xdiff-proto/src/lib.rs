@@ -24,6 +24,11 @@ mod prototypes;
 mod similarity;
 mod slots;
 mod soft_codebook;
+pub mod stage;
+mod state_dict;
+#[cfg(test)]
+mod testing;
+pub mod train;
 pub mod window;
 
 pub use add_on::AddOn;
@@ -39,5 +44,6 @@ pub use ppnet::ppnet;
 pub use protopool::{Preset, protopool};
 pub use prototypes::Prototypes;
 pub use similarity::Similarity;
-pub use slots::{Annealing, Gumbel, SlotReading, SlotSampling};
+pub use slots::{Annealing, Gumbel, OneHot, SlotReading, SlotSampling};
 pub use soft_codebook::soft_codebook;
+pub use state_dict::StateDict;

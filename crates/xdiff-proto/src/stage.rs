@@ -24,8 +24,7 @@ pub enum Part {
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Features, Self::AddOn, Self::Prototypes, Self::Assignment, Self::Head];
+    pub const ALL: [Self; 5] = [Self::Features, Self::AddOn, Self::Prototypes, Self::Assignment, Self::Head];
 
     /// The part that a parameter belongs to, by its published name; what no other part has belongs to
     /// the features.
@@ -321,16 +320,13 @@ impl Schedule {
         let head = Parts { head: Some(Rate::new(3e-3)), ..Default::default() };
         let joint_stage =
             Stage { push: Some(Push::default()), ..stage(JOINT, 8, joint, LossWeights::ppnet()) };
-        let last_layer = Stage {
-            statistics: Statistics::Frozen,
-            ..stage(LAST, 4, head, LossWeights::last_layer())
-        };
+        let last_layer =
+            Stage { statistics: Statistics::Frozen, ..stage(LAST, 4, head, LossWeights::last_layer()) };
         let warm = Stage {
             statistics: Statistics::Frozen,
             ..stage(WARM, 4, Parts { features: None, ..joint }, LossWeights::ppnet())
         };
-        let stages =
-            vec![warm, joint_stage.clone(), last_layer.clone(), joint_stage, last_layer];
+        let stages = vec![warm, joint_stage.clone(), last_layer.clone(), joint_stage, last_layer];
         Self { stages }
     }
 

@@ -8,6 +8,7 @@ use xdiff_nn::layers::{Resize, resize2d};
 use super::Correlation;
 use crate::host::{finite_images, first_largest, host};
 use crate::projection::{Projected, ProjectionConfig};
+use crate::window::Window;
 use crate::{Error, Prototypes, Result, squared_distances};
 
 /// Images, held against projected prototypes.
@@ -23,6 +24,8 @@ pub struct Queries<'a> {
     /// The nearest position of each image to each prototype.
     nearest: Vec<Vec<usize>>,
     sources: Option<&'a [Tensor]>,
+    /// How many channels of the images are compared, from the first on.
+    channels: usize,
 }
 
 impl<'a> Queries<'a> {
@@ -63,7 +66,8 @@ impl<'a> Queries<'a> {
         let maps_of = maps.flatten_from(2)?.to_vec3::<f32>()?;
         let nearest = maps_of.iter().map(|maps| maps.iter().map(|map| first_largest(map)).collect());
         let nearest = nearest.collect();
-        Ok(Self { projected, config, images, embedded, maps, nearest, sources: None })
+        let channels = record.channels;
+        Ok(Self { projected, config, images, embedded, maps, nearest, sources: None, channels })
     }
 
     /// Adds the source image (C, H, W) of each prototype, in the order of the prototypes, for
@@ -89,6 +93,35 @@ impl<'a> Queries<'a> {
         }
         self.sources = Some(images);
         Ok(self)
+    }
+
+    /// Compares only the first channels of the images, where the others are a condition that the network
+    /// was given (a mask) and nothing that it drew.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when there are not so many, or for none.
+    pub fn of_channels(mut self, channels: usize) -> Result<Self> {
+        let all = self.projected.projection.channels;
+        if !(1..=all).contains(&channels) {
+            let reason = format!("{channels} are to be compared, images have {all}");
+            return Err(Error::input("channels", reason));
+        }
+        self.channels = channels;
+        Ok(self)
+    }
+
+    /// The pixels of an image that stand for its patch nearest to a prototype.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when there is no such image or prototype; those of the window rule.
+    pub fn window(&self, image: usize, prototype: usize) -> Result<Window> {
+        let Some(at) = self.nearest.get(image).and_then(|nearest| nearest.get(prototype)) else {
+            let reason = format!("there is no image {image} with a prototype {prototype}");
+            return Err(Error::input("window", reason));
+        };
+        let map = self.maps.get(image)?.get(prototype)?;
+        let w = map.dim(1)?;
+        self.config.window.window((at / w, at % w), &map, self.projected.projection.image_size)
     }
 
     /// The similarities of all patches to all prototypes (B, P, h, w).
@@ -123,17 +156,13 @@ impl<'a> Queries<'a> {
             .projected
             .patches
             .iter()
-            .map(|patch| Ok((numbers(patch)?, (patch.dim(1)?, patch.dim(2)?))))
+            .map(|patch| Ok((numbers(&self.compared(patch)?)?, (patch.dim(1)?, patch.dim(2)?))))
             .collect::<Result<_>>()?;
-        let w = self.maps.dim(3)?;
-        let row = |(b, nearest): (usize, &Vec<usize>)| {
-            let image = self.images.get(b)?;
-            let size = (image.dim(1)?, image.dim(2)?);
-            let maps = self.maps.get(b)?;
+        let row = |b: usize| {
+            let image = self.compared(&self.images.get(b)?)?;
             let one = |j: usize| {
                 let (patch, shape) = &patches[j];
-                let position = (nearest[j] / w, nearest[j] % w);
-                let window = self.config.window.window(position, &maps.get(j)?, size)?;
+                let window = self.window(b, j)?;
                 let mut pixels = window.crop(&image)?;
                 if (window.height(), window.width()) != *shape {
                     let resized = resize2d(&pixels.unsqueeze(0)?, *shape, Resize::AntialiasedBilinear)?;
@@ -143,7 +172,12 @@ impl<'a> Queries<'a> {
             };
             (0..patches.len()).map(one).collect::<Result<Vec<f64>>>()
         };
-        self.nearest.par_iter().enumerate().map(row).collect()
+        (0..self.nearest.len()).into_par_iter().map(row).collect()
+    }
+
+    /// The channels of an image (C, height, width) that are compared.
+    fn compared(&self, image: &Tensor) -> Result<Tensor> {
+        Ok(image.narrow(0, 0, self.channels)?)
     }
 
     fn activation_map(&self) -> Result<Vec<Vec<f64>>> {
@@ -174,8 +208,9 @@ impl<'a> Queries<'a> {
             let reason = "are not given: `whole_image` compares with them, see `Queries::with_sources`";
             return Err(Error::input("source images", reason));
         };
-        let sources = sources.iter().map(numbers).collect::<Result<Vec<_>>>()?;
-        let images: Vec<Vec<f64>> = self.images.to_dtype(DType::F64)?.flatten_from(1)?.to_vec2()?;
+        let sources = sources.iter().map(|s| numbers(&self.compared(s)?)).collect::<Result<Vec<_>>>()?;
+        let images = self.images.narrow(1, 0, self.channels)?;
+        let images: Vec<Vec<f64>> = images.to_dtype(DType::F64)?.flatten_from(1)?.to_vec2()?;
         let of = |image: &Vec<f64>| sources.iter().map(|source| or_zero(image, source)).collect();
         Ok(images.par_iter().map(of).collect())
     }
