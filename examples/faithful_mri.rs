@@ -70,6 +70,9 @@ enum Command {
         /// How many masks at most.
         #[arg(long, default_value_t = 24)]
         count: usize,
+        /// How large the model is that is trained where there is none, and how thorough the rest.
+        #[arg(long, value_enum, default_value_t = Budget::Normal)]
+        budget: Budget,
         #[command(flatten)]
         weights: WeightArgs,
         #[command(flatten)]
@@ -113,28 +116,46 @@ struct WeightArgs {
     inception: Option<PathBuf>,
 }
 
-/// How samples are explained.
+/// How samples are explained, where the budget's numbers do not suit.
 #[derive(Args)]
 struct ExplainArgs {
     /// Prototypes of each method.
-    #[arg(long, default_value_t = Settings::default().prototypes)]
-    prototypes: usize,
+    #[arg(long)]
+    prototypes: Option<usize>,
     /// Seeds that every method is trained with.
-    #[arg(long, default_value_t = Settings::default().seeds)]
-    seeds: u64,
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The activation of the network that serves as features.
-    #[arg(long, default_value_t = Settings::default().site)]
-    site: String,
+    #[arg(long)]
+    site: Option<String>,
     /// The time step at which the network sees the images.
-    #[arg(long, default_value_t = Settings::default().timestep)]
-    timestep: usize,
+    #[arg(long)]
+    timestep: Option<usize>,
 }
 
 impl ExplainArgs {
-    fn settings(&self, seed: u64) -> Settings {
-        let ExplainArgs { prototypes, seeds, ref site, timestep } = *self;
-        Settings { prototypes, seeds, site: site.clone(), timestep, seed, ..Default::default() }
+    fn settings(&self, budget: Budget, seed: u64) -> Settings {
+        let usual = match budget {
+            Budget::Tiny => Settings::tiny(),
+            Budget::Normal => Settings::default(),
+        };
+        Settings {
+            prototypes: self.prototypes.unwrap_or(usual.prototypes),
+            seeds: self.seeds.unwrap_or(usual.seeds),
+            site: self.site.clone().unwrap_or(usual.site),
+            timestep: self.timestep.unwrap_or(usual.timestep),
+            seed,
+            ..usual
+        }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Budget {
+    /// Seconds: shows that everything runs, not what it can do.
+    Tiny,
+    /// Minutes.
+    Normal,
 }
 
 impl WeightArgs {
@@ -146,6 +167,8 @@ impl WeightArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PresetName {
+    /// 32², seconds: shows that everything runs.
+    Tiny,
     /// 64², about two minutes.
     Quick,
     /// 64², hours on two cores.
@@ -178,13 +201,14 @@ fn train(
     choices: &Choices,
     cancel: &CancelToken,
 ) -> Result<bool, AnyError> {
-    let size = if name == PresetName::Paper { Preset::paper(1).size } else { Preset::small().size };
-    let data = source.read(size)?;
-    let mut preset = match name {
+    let of = |images| match name {
+        PresetName::Tiny => Preset::quickstart().tiny(),
         PresetName::Quick => Preset::quickstart(),
         PresetName::Small => Preset::small(),
-        PresetName::Paper => Preset::paper(data.train.len()),
+        PresetName::Paper => Preset::paper(images),
     };
+    let data = source.read(of(1).size)?;
+    let mut preset = of(data.train.len());
     preset.train.seed = source.seed;
     if let Some(steps) = choices.steps {
         preset = preset.with_steps(steps);
@@ -213,6 +237,29 @@ fn load(source: &SourceArgs) -> Result<(Model, MriData), AnyError> {
         .into());
     }
     Ok((model, data))
+}
+
+/// The model of the folder, trained to its end first where it is not there or was interrupted; `None`
+/// when it is again.
+fn trained(
+    source: &SourceArgs,
+    budget: Budget,
+    cancel: &CancelToken,
+) -> Result<Option<(Model, MriData)>, AnyError> {
+    let checkpoint = model::checkpoint_path(&source.out);
+    if !checkpoint.exists() {
+        let preset = if budget == Budget::Tiny { PresetName::Tiny } else { PresetName::Quick };
+        let choices = Choices { steps: None, batch: None, checkpointing: false };
+        return if train(source, preset, &choices, cancel)? { load(source).map(Some) } else { Ok(None) };
+    }
+    let (model, data) = load(source)?;
+    if model.steps >= model.preset.train.steps {
+        return Ok(Some((model, data)));
+    }
+    match model::train(&model.preset, &data, &checkpoint, cancel)? {
+        Outcome::Finished => load(source).map(Some),
+        Outcome::Cancelled => Ok(None),
+    }
 }
 
 fn sample(
@@ -250,19 +297,14 @@ fn run(command: Command) -> Result<(), AnyError> {
             let (model, data) = load(&source)?;
             sample(&source, (&model, &data), count, &cancel).map(drop)
         }
-        Command::Report { source, count, weights, explain } => {
-            let checkpoint = model::checkpoint_path(&source.out);
-            let choices = Choices { steps: None, batch: None, checkpointing: false };
-            if !checkpoint.exists() && !train(&source, PresetName::Quick, &choices, &cancel)? {
-                return Ok(());
-            }
-            let (model, data) = load(&source)?;
+        Command::Report { source, count, budget, weights, explain } => {
+            let Some((model, data)) = trained(&source, budget, &cancel)? else { return Ok(()) };
             let sampled = match store::load(&source.out.join("samples.safetensors"), model.steps)? {
                 Some(sampled) => sampled,
                 None => sample(&source, (&model, &data), count, &cancel)?,
             };
             let work = Work { model: &model, data: &data, sampled: &sampled, out: &source.out };
-            let settings = explain.settings(source.seed);
+            let settings = explain.settings(budget, source.seed);
             let Some(tables) = paper::report(&work, &weights.files(), &settings, &cancel)? else {
                 println!("stopped; the same command goes on");
                 return Ok(());

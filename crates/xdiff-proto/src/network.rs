@@ -395,3 +395,6 @@ fn core(e: Error) -> xdiff_core::Error {
         e => xdiff_core::Error::input("prototype network", e.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AddOn, Assignment, Gumbel, Head, Mixing, PrototypeConfig, Similarity, SlotSampling};
+use crate::{AddOn, Assignment, Gumbel, Head, Mixing, OneHot, PrototypeConfig, Similarity, SlotSampling};
 
 /// Slots of each class in ProtoPool.
 const SLOTS: usize = 10;
@@ -38,7 +38,9 @@ pub fn protopool(preset: Preset, channels: usize, classes: usize, prototypes: us
     let (mixing, gumbel, add_on) = match preset {
         Preset::Paper => (Mixing::Similarities, Gumbel::paper(), AddOn::Regular),
         Preset::Released => (Mixing::Distances, Gumbel::released(), AddOn::Single),
-        Preset::Careful => (Mixing::Similarities, Gumbel { hard: true, ..Gumbel::paper() }, AddOn::Single),
+        Preset::Careful => {
+            (Mixing::Similarities, Gumbel { one_hot: OneHot::Inference, ..Gumbel::paper() }, AddOn::Single)
+        }
     };
     PrototypeConfig {
         channels,

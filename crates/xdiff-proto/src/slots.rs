@@ -49,9 +49,21 @@ pub struct Gumbel {
     pub scales_noise: bool,
     /// s′, above 0.
     pub inference: f64,
-    /// Whether q becomes 1 for its largest prototype and 0 for the others; in training the gradient is
-    /// that of the soft q (straight through).
-    pub hard: bool,
+    /// When a slot takes one prototype alone.
+    pub one_hot: OneHot,
+}
+
+/// When q becomes 1 for its largest prototype, the first of equals, and 0 for the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OneHot {
+    /// Never: q is soft.
+    #[default]
+    Never,
+    /// Outside of training.
+    Inference,
+    /// In training as well, where the gradient is that of the soft q (straight through).
+    Always,
 }
 
 /// s(e) = √(rate · e) before epoch `epochs`, `last` from then on.
@@ -82,7 +94,7 @@ impl Gumbel {
             temperature: 1.0,
             scales_noise: true,
             inference: 1e3,
-            hard: false,
+            one_hot: OneHot::Never,
         }
     }
 
@@ -94,7 +106,7 @@ impl Gumbel {
             temperature: 0.5,
             scales_noise: false,
             inference: 1e4,
-            hard: false,
+            one_hot: OneHot::Never,
         }
     }
 }
@@ -132,7 +144,7 @@ impl SlotSampling {
             SlotSampling::Softmax { temperature } => Ok(softmax_last_dim(&(scores / *temperature)?)?),
             SlotSampling::Gumbel(gumbel) => {
                 let q = softmax_last_dim(&(scores * (gumbel.inference / gumbel.temperature))?)?;
-                if gumbel.hard { one_hot(&q) } else { Ok(q) }
+                if gumbel.one_hot == OneHot::Never { Ok(q) } else { one_hot(&q) }
             }
         }
     }
@@ -150,7 +162,7 @@ impl SlotSampling {
                 &((scores * (s / gumbel.temperature))? + (noise * (scale / gumbel.temperature))?)?,
             )?
         };
-        if gumbel.hard { Ok(((one_hot(&q)? - q.detach())? + &q)?) } else { Ok(q) }
+        if gumbel.one_hot == OneHot::Always { Ok(((one_hot(&q)? - q.detach())? + &q)?) } else { Ok(q) }
     }
 }
 

@@ -1,21 +1,26 @@
 //! The frozen network as a source of features, and the images as it takes them.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{Device, Tensor};
+use xdiff::core::FeatureExtractor;
 use xdiff::core::schedule::NoiseSchedule;
 use xdiff::core::unet::UNet2D;
 use xdiff::data::{Dataset, MaskKind};
-use xdiff::nn::Rng;
+use xdiff::nn::{Rng, Tap};
 use xdiff::proto::Batch;
 use xdiff::proto::diffusion::{
     DiffusionFeatures, DiffusionFeaturesConfig, FeatureStatistics, SiteMap, Standardised,
 };
+use xdiff::proto::projection::hash;
 
 use super::settings::Settings;
 use crate::AnyError;
 use crate::mri::model::Model;
 
 /// Features of the denoiser at one site and time step, on one scale.
-pub type Features<'m> = Standardised<DiffusionFeatures<&'m UNet2D>>;
+pub type Features<'m> = Remembered<Standardised<DiffusionFeatures<&'m UNet2D>>>;
 
 /// Images that go through the network at a time.
 pub const BATCH: usize = 16;
@@ -39,7 +44,7 @@ pub fn features<'m>(
     let schedule = NoiseSchedule::new(&model.preset.schedule)?;
     let features = DiffusionFeatures::new(&model.unet, name, schedule, config)?;
     let measured = FeatureStatistics::measure(&features, batches(train, &model.mask))?;
-    Ok(Standardised::new(features, &measured, settings.spread)?)
+    Ok(Remembered::new(Standardised::new(features, &measured, settings.spread)?))
 }
 
 /// Images in [0, 1] with their masks, as the features take them: (B, 2, side, side), the image in
@@ -79,4 +84,47 @@ pub fn batches<'a>(
         let ids = samples.iter().map(|s| s.info.id.clone()).collect();
         Ok(Batch::unlabelled(stacked(pairs.into_iter(), side)?, ids)?)
     })
+}
+
+/// Features that are computed once for each image and then remembered, by the hash of its pixels.
+pub struct Remembered<F> {
+    features: F,
+    kept: Mutex<HashMap<String, Tensor>>,
+}
+
+impl<F> std::fmt::Debug for Remembered<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remembered").finish_non_exhaustive()
+    }
+}
+
+impl<F: FeatureExtractor> Remembered<F> {
+    /// Nothing is remembered yet. Memory grows with the number of images.
+    pub fn new(features: F) -> Self {
+        Self { features, kept: Mutex::default() }
+    }
+}
+
+impl<F: FeatureExtractor> FeatureExtractor for Remembered<F> {
+    fn features(&self, images: &Tensor, tap: &mut dyn Tap) -> xdiff::core::Result<Tensor> {
+        let hash = |image| {
+            hash(&image).map_err(|e| xdiff::core::Error::input("images", format!("cannot be hashed: {e}")))
+        };
+        let rows = (0..images.dim(0)?).map(|i| images.get(i)).collect::<Result<Vec<_>, _>>()?;
+        let keys = rows.into_iter().map(hash).collect::<xdiff::core::Result<Vec<_>>>()?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !keys.iter().all(|key| kept.contains_key(key)) {
+            let features = self.features.features(images, tap)?;
+            for (i, key) in keys.iter().enumerate() {
+                // A copy, so that a small piece does not hold on to its batch.
+                kept.insert(key.clone(), features.get(i)?.force_contiguous()?);
+            }
+        }
+        let found: Vec<Tensor> = keys.iter().filter_map(|key| kept.get(key).cloned()).collect();
+        Ok(Tensor::stack(&found, 0)?)
+    }
+
+    fn identity(&self) -> String {
+        self.features.identity()
+    }
 }

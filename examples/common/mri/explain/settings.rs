@@ -46,3 +46,10 @@ impl Default for Settings {
         }
     }
 }
+
+impl Settings {
+    /// Seconds: shows that everything runs.
+    pub fn tiny() -> Self {
+        Self { prototypes: 5, fewer: 3, seeds: 2, epochs: 2, composites: 4, ..Self::default() }
+    }
+}
