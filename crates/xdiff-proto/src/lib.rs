@@ -22,6 +22,7 @@ pub mod projection;
 mod protopool;
 mod prototypes;
 mod similarity;
+pub mod single_class;
 mod slots;
 mod soft_codebook;
 pub mod stage;
