@@ -32,7 +32,7 @@ pub struct Findings<'a> {
     /// How prototypes became patches.
     pub projection: &'a ProjectionConfig,
     /// Influence along the denoising.
-    pub over_time: &'a OverTime,
+    pub over_time: Option<&'a OverTime>,
     /// Whether the right sources were found, where that is known.
     pub truth: Option<&'a Truth>,
 }
@@ -144,9 +144,6 @@ pub fn add(
         settings.window,
         settings.window,
     ));
-    let images = sources(data, outcomes)?;
-    let source =
-        |name: &str| images.get(name).cloned().ok_or_else(|| format!("{name} is no training image").into());
     for method in [Method::EppNet, Method::PpNet] {
         let Some(run) = outcomes.iter().find(|o| o.method == method).and_then(|o| o.runs.first()) else {
             continue;
@@ -197,20 +194,22 @@ pub fn add(
     let picture = figures::influences(outcomes)?;
     let caption = "Every NIS of every prototype for every sample, first seed; the dashed line is 1/m.";
     figure(report, out, "influence", &picture, (caption, "Histograms of influence by method"))?;
-    report.section("Influence along the denoising");
-    let picture = figures::over_time(&found.over_time.timesteps, &found.over_time.influence)?;
-    let caption = format!(
-        "NIS of EPPNet's prototypes while the first sample is drawn, from the features of the running network at each step: \
-         the six that are strongest in the end. {}",
-        found.over_time.about
-    );
-    figure(report, out, "influence_over_time", &picture, (&caption, "NIS against time step"))?;
+    if let Some(over_time) = found.over_time {
+        report.section("Influence along the denoising");
+        let picture = figures::over_time(&over_time.timesteps, &over_time.influence)?;
+        let caption = format!(
+            "NIS of EPPNet's prototypes while the first sample is drawn, from the features of the running network at each \
+             step: the six that are strongest in the end. {}",
+            over_time.about
+        );
+        figure(report, out, "influence_over_time", &picture, (&caption, "NIS against time step"))?;
+        over_time.table()?.save_csv(out.join("influence_over_time.csv"))?;
+    }
 
     let mut markdown = format!("{}\n{}", table.to_markdown(), other.to_markdown());
     table.save_csv(out.join("faithfulness.csv"))?;
     table.save_markdown(out.join("faithfulness.md"))?;
     other.save_csv(out.join("influence.csv"))?;
-    found.over_time.table()?.save_csv(out.join("influence_over_time.csv"))?;
     if let Some(truth) = found.truth {
         report.section("Does it find the right source?");
         let table = truth.table()?;
