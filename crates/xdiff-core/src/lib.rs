@@ -11,6 +11,7 @@ pub mod sample;
 pub mod schedule;
 pub mod scheduler;
 pub mod spacing;
+pub mod statistics;
 pub mod train;
 pub mod traits;
 pub mod unet;

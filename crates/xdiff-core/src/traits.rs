@@ -55,6 +55,26 @@ pub trait Denoiser {
     }
 }
 
+macro_rules! denoise_through {
+    ($($pointer:ty),*) => {$(
+        impl<D: Denoiser + ?Sized> Denoiser for $pointer {
+            fn predict(&self, x_t: &Tensor, t: &Tensor, cond: &Cond, tap: &mut dyn Tap) -> Result<Tensor> {
+                (**self).predict(x_t, t, cond, tap)
+            }
+
+            fn predict_training(&self, x_t: &Tensor, t: &Tensor, cond: &Cond, rng: &mut Rng) -> Result<Tensor> {
+                (**self).predict_training(x_t, t, cond, rng)
+            }
+
+            fn prediction(&self) -> Prediction {
+                (**self).prediction()
+            }
+        }
+    )*};
+}
+
+denoise_through!(&D, Box<D>, std::sync::Arc<D>);
+
 /// Turns images (B, C, H, W) into feature maps (B, D, h, w).
 pub trait FeatureExtractor {
     /// # Errors

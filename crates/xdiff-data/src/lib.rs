@@ -47,6 +47,7 @@ pub mod mask;
 #[cfg(feature = "nifti")]
 pub mod nifti;
 pub mod phantom;
+pub mod region;
 pub mod slices;
 pub mod split;
 pub mod transform;
@@ -61,6 +62,7 @@ pub use listing::{Entry, FileDataset, Grouping, Listing, ReadOptions};
 pub use loader::{Batch, Batches, DataLoader, LoaderConfig, MissingMasks, Position, Values};
 pub use manifest::{Column, ManifestConfig, PairKind, read_manifest};
 pub use mask::{Mask, MaskKind, MaskRule};
+pub use region::{RegionConfig, WithRegion, body_region, otsu};
 pub use slices::{
     Frames, MaskLabels, Skip, SliceOptions, SlicePlace, SliceRange, VolumeDataset, VolumeEntry, VolumeSource,
 };

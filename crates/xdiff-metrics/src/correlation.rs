@@ -1,5 +1,7 @@
 //! Correlation between two series.
 
+use xdiff_core::statistics;
+
 use crate::error::check_finite;
 use crate::{Error, Result};
 
@@ -10,7 +12,7 @@ use crate::{Error, Result};
 /// constant.
 pub fn pearson(x: &[f64], y: &[f64]) -> Result<f64> {
     check("Pearson correlation", x, y)?;
-    correlate("Pearson correlation", x, y)
+    defined("Pearson correlation", statistics::pearson(x, y))
 }
 
 /// Spearman's rank correlation: [`pearson`] of the ranks, where equal values share the mean of their
@@ -28,21 +30,7 @@ pub fn pearson(x: &[f64], y: &[f64]) -> Result<f64> {
 /// Those of [`pearson`].
 pub fn spearman(x: &[f64], y: &[f64]) -> Result<f64> {
     check("Spearman correlation", x, y)?;
-    correlate("Spearman correlation", &mean_ranks(x), &mean_ranks(y))
-}
-
-/// The ranks of finite values from 1 upwards; equal values share the mean of their ranks.
-pub(crate) fn mean_ranks(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
-    let mut ranks = vec![0.0; values.len()];
-    let mut before = 0;
-    for ties in order.chunk_by(|a, b| values[*a] == values[*b]) {
-        let rank = before as f64 + (ties.len() + 1) as f64 / 2.0;
-        ties.iter().for_each(|i| ranks[*i] = rank);
-        before += ties.len();
-    }
-    ranks
+    defined("Spearman correlation", statistics::spearman(x, y))
 }
 
 fn check(metric: &'static str, x: &[f64], y: &[f64]) -> Result<()> {
@@ -56,26 +44,15 @@ fn check(metric: &'static str, x: &[f64], y: &[f64]) -> Result<()> {
     check_finite(metric, "the second series", y)
 }
 
-fn correlate(metric: &'static str, x: &[f64], y: &[f64]) -> Result<f64> {
-    let deviations = |v: &[f64]| {
-        let mean = v.iter().sum::<f64>() / v.len() as f64;
-        let deviations: Vec<f64> = v.iter().map(|x| x - mean).collect();
-        // Scaled, so that the squares of huge or tiny values neither overflow nor vanish.
-        let largest = deviations.iter().fold(0.0f64, |m, d| m.max(d.abs()));
-        let constant = v.iter().all(|x| *x == v[0]) || largest == 0.0 || !largest.is_finite();
-        (!constant).then(|| deviations.iter().map(|d| d / largest).collect::<Vec<f64>>())
-    };
-    let (Some(x), Some(y)) = (deviations(x), deviations(y)) else {
-        let reason = "a series is constant or its spread cannot be represented";
-        return Err(Error::Undefined { metric, reason });
-    };
-    let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    Ok((sum(&x, &y) / (sum(&x, &x) * sum(&y, &y)).sqrt()).clamp(-1.0, 1.0))
+fn defined(metric: &'static str, correlation: Option<f64>) -> Result<f64> {
+    let reason = "a series is constant or its spread cannot be represented";
+    correlation.ok_or(Error::Undefined { metric, reason })
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use xdiff_core::statistics::mean_ranks;
 
     use super::*;
 

@@ -406,6 +406,18 @@ impl ParamSet {
         }
     }
 
+    /// The same parameters in the same memory, of which only those are trainable whose name satisfies
+    /// `rule` and that are trainable here: what an optimiser and a backward pass get while a part of a
+    /// model is trained.
+    #[must_use]
+    pub fn only(&self, rule: impl Fn(&str) -> bool) -> ParamSet {
+        let chosen = |(name, p): (&String, &Param)| {
+            let param = Param { var: p.var.clone(), role: p.role, trainable: p.trainable && rule(name) };
+            (name.clone(), param)
+        };
+        ParamSet { params: self.params.iter().map(chosen).collect() }
+    }
+
     /// How many numbers the learnt parameters have.
     pub fn count(&self) -> usize {
         self.params.values().filter(|p| p.role == Role::Weight).map(|p| p.var.elem_count()).sum()
@@ -533,6 +545,20 @@ mod tests {
         set.freeze(|name| name.starts_with("a."));
         assert_eq!(set.trainable().map(|(n, _)| n).collect::<Vec<_>>(), ["b"]);
         assert_eq!(set.role("a.weight"), Some(Role::Weight));
+    }
+
+    #[test]
+    fn a_choice_shares_the_memory_and_leaves_the_set_as_it_is() {
+        let p = Params::fresh(1, &Device::Cpu);
+        build(&p).unwrap();
+        p.weight("b", 2, Init::ZEROS).unwrap();
+        let set = p.finish().unwrap();
+        let chosen = set.only(|name| name != "a.weight");
+        assert_eq!(chosen.trainable().map(|(n, _)| n).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(set.trainable().count(), 2);
+        assert_eq!(chosen.names().count(), 3);
+        chosen.get("b").unwrap().set(&Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(set.get("b").unwrap().to_vec1::<f32>().unwrap(), [1.0, 2.0]);
     }
 
     #[test]

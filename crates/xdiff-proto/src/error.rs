@@ -96,6 +96,19 @@ impl From<candle_core::Error> for Error {
     }
 }
 
+/// Lets what this crate makes stand where `xdiff-core` asks for a feature extractor, a classifier or an
+/// observer.
+impl From<Error> for xdiff_core::Error {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Core(e) => e,
+            Error::Config { field, reason } => xdiff_core::Error::Config { field, reason },
+            Error::Input { what, reason } => xdiff_core::Error::Input { what, reason },
+            e => xdiff_core::Error::input("prototypes", e.to_string()),
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn config(field: &'static str, reason: impl Into<String>) -> Self {
         Error::Config { field, reason: reason.into() }

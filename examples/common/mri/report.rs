@@ -300,6 +300,22 @@ fn case_table(scores: &Scores, training: &TrainingImages) -> Result<Table, AnyEr
     Ok(table)
 }
 
+/// Saves a picture as `name.png` in the folder and shows it in the report.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn figure(
+    report: &mut Report,
+    out: &Path,
+    name: &str,
+    image: &RgbImage,
+    (caption, alt): (&str, &str),
+) -> Result<(), AnyError> {
+    save_png(out.join(format!("{name}.png")), image)?;
+    report.figure(image, caption, alt)?;
+    Ok(())
+}
+
 /// Writes `report.html` with its pictures as PNG, its tables as CSV and Markdown, and all numbers
 /// as JSON.
 ///
@@ -312,27 +328,32 @@ pub fn write(
     data: &MriData,
     sampled: &Sampled,
 ) -> Result<Scores, AnyError> {
+    let mut report = Report::new(title);
+    let scores = add(&mut report, out, model, data, sampled)?;
+    report.save(out.join("report.html"))?;
+    Ok(scores)
+}
+
+/// Adds everything about the samples to a report: pictures, scores, course, neighbours, training.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn add(
+    report: &mut Report,
+    out: &Path,
+    model: &Model,
+    data: &MriData,
+    sampled: &Sampled,
+) -> Result<Scores, AnyError> {
     std::fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
     let training = TrainingImages::read(&*data.train)?;
     let scores = score(sampled, &training)?;
     let (summary, per_case) = (summary_table(&scores)?, case_table(&scores, &training)?);
-
-    let mut report = Report::new(title);
     report.paragraph(format!(
         "A diffusion model was trained to draw images from masks, and then given masks of images that it never saw. The \
          masks here mark: {}. Research software, not a medical device.",
         data.mask
     ));
-    let figure = |report: &mut Report,
-                  name: &str,
-                  image: RgbImage,
-                  caption: &str,
-                  alt: &str|
-     -> Result<(), AnyError> {
-        save_png(out.join(format!("{name}.png")), &image)?;
-        report.figure(&image, caption, alt)?;
-        Ok(())
-    };
     let n = sampled.cases.len();
     report.section("Samples");
     let caption = format!(
@@ -341,11 +362,11 @@ pub fn write(
         n.min(8)
     );
     figure(
-        &mut report,
+        report,
+        out,
         "samples",
-        samples_grid(sampled, 8)?,
-        &caption,
-        "Rows of masks, real images and samples",
+        &samples_grid(sampled, 8)?,
+        (&caption, "Rows of masks, real images and samples"),
     )?;
     report.section("Scores");
     report.table(&summary, format!("n = {n} samples, seed {}. sd is over samples.", sampled.seed));
@@ -358,37 +379,49 @@ pub fn write(
     ));
     report.section("Denoising");
     figure(
-        &mut report,
+        report,
+        out,
         "trajectory",
-        course_grid(sampled, false)?,
-        "Ten steps of the first sample, from noise to image, all on one scale.",
-        "Ten pictures from noise to image",
+        &course_grid(sampled, false)?,
+        (
+            "Ten steps of the first sample, from noise to image, all on one scale.",
+            "Ten pictures from noise to image",
+        ),
     )?;
     figure(
-        &mut report,
+        report,
+        out,
         "predicted_x0",
-        course_grid(sampled, true)?,
-        "The clean image that the model predicts at each of these steps, all on one scale.",
-        "Ten predicted clean images",
+        &course_grid(sampled, true)?,
+        (
+            "The clean image that the model predicts at each of these steps, all on one scale.",
+            "Ten predicted clean images",
+        ),
     )?;
     figure(
-        &mut report,
+        report,
+        out,
         "predicted_x0_change",
-        change_grid(sampled)?,
-        "Where the prediction changed from one of these steps to the next, all on one scale.",
-        "Nine maps of absolute change",
+        &change_grid(sampled)?,
+        (
+            "Where the prediction changed from one of these steps to the next, all on one scale.",
+            "Nine maps of absolute change",
+        ),
     )?;
     report.section("Memorisation");
     figure(
-        &mut report,
+        report,
+        out,
         "neighbours",
-        neighbours_grid(sampled, &scores, &training, 8)?,
-        "Each sample above the training image nearest to it by root mean square difference. A copy would have an RMSE \
+        &neighbours_grid(sampled, &scores, &training, 8)?,
+        (
+            "Each sample above the training image nearest to it by root mean square difference. A copy would have an RMSE \
          near 0; the table above gives the distance of real held-out images for comparison.",
-        "Samples and their nearest training images",
+            "Samples and their nearest training images",
+        ),
     )?;
     report.section("Training");
-    figure(&mut report, "loss", loss_chart(&model.history)?, "The training loss.", "Loss against steps")?;
+    figure(report, out, "loss", &loss_chart(&model.history)?, ("The training loss.", "Loss against steps"))?;
     report.preformatted("Preset", serde_json::to_string_pretty(&model.preset)?);
     report.section("Each sample");
     report.table(&per_case, "The same numbers are in samples.csv and report.json.");
@@ -415,6 +448,5 @@ pub fn write(
         "seed": sampled.seed, "clipped": sampled.clipped,
     });
     xdiff::viz::write_atomic(out.join("report.json"), serde_json::to_string_pretty(&json)?.as_bytes())?;
-    report.save(out.join("report.html"))?;
     Ok(scores)
 }

@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 use serde::Serialize;
+use xdiff::data::otsu;
 
 /// A plane of values in [0, 1] with its binary mask.
 #[derive(Clone, Debug)]
@@ -45,36 +46,10 @@ fn near(mask: &[u8], (h, w): (usize, usize), (y, x): (usize, usize), reach: usiz
         .any(|yy| (x.saturating_sub(reach)..(x + reach + 1).min(w)).any(|xx| mask[yy * w + xx] != 0))
 }
 
-/// Otsu's threshold: the value that parts a histogram of 256 bins over [0, 1] into the two classes
-/// of greatest between-class variance.
-pub fn otsu(image: &[f32]) -> f32 {
-    let mut bins = [0f64; 256];
-    for v in image {
-        bins[(v.clamp(0.0, 1.0) * 255.0) as usize] += 1.0;
-    }
-    let total: f64 = bins.iter().sum();
-    let sum: f64 = bins.iter().enumerate().map(|(i, n)| i as f64 * n).sum();
-    let (mut below, mut sum_below, mut best, mut at) = (0.0, 0.0, -1.0, 0);
-    for (i, n) in bins.iter().enumerate() {
-        below += n;
-        sum_below += i as f64 * n;
-        let above = total - below;
-        if below == 0.0 || above == 0.0 {
-            continue;
-        }
-        let gap = sum_below / below - (sum - sum_below) / above;
-        let variance = below * above * gap * gap;
-        if variance > best {
-            (best, at) = (variance, i);
-        }
-    }
-    (at as f32 + 0.5) / 255.0
-}
-
 /// Dice overlap of the bright part of an image (above Otsu's threshold, holes within a row and
 /// column filled) with a mask.
 pub fn foreground_dice(of: &Masked<'_>) -> f64 {
-    let threshold = otsu(of.image);
+    let threshold = otsu(of.image).unwrap_or(f32::INFINITY);
     let (h, w) = of.size;
     let bright: Vec<bool> = of.image.iter().map(|v| *v > threshold).collect();
     let filled = fill(&bright, h, w);

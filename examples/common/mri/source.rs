@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use xdiff::data::folder::{PairLayout, pairs};
+use xdiff::data::folder::{PairLayout, flat, pairs};
 use xdiff::data::phantom::{PhantomConfig, PhantomDataset, PhantomKind};
 use xdiff::data::{
-    Cached, Colour, Dataset, FileDataset, Geometry, ManifestConfig, MaskKind, PairKind, Part, ReadOptions,
-    SplitConfig, Subset, Window, infos, read_manifest, split,
+    Cached, Colour, Dataset, FileDataset, Geometry, Listing, ManifestConfig, MaskKind, PairKind, Part,
+    ReadOptions, RegionConfig, SplitConfig, Subset, Window, WithRegion, infos, read_manifest, split,
 };
 
 use crate::AnyError;
@@ -72,30 +72,60 @@ const CACHE_BYTES: usize = 2 << 30;
 /// # Errors
 /// When the folder or the manifest cannot be read or a mask does not fit its image.
 pub fn folder(dir: &Path, mask: MaskKind, size: usize, seed: u64) -> Result<MriData, AnyError> {
-    let options = ReadOptions::new(Window::Full).with(Geometry::square(size), Colour::Grey);
-    let (listing, how) = match manifest_above(dir) {
-        Some((file, prefix)) => {
-            let pair_kind = PairKind::All(mask.clone());
-            let config = ManifestConfig { pair_kind, below: Some(prefix), ..Default::default() };
-            let listing = read_manifest(&file, &config)?;
-            (listing, format!("split and groups from {}", file.display()))
-        }
-        None => {
-            let layout =
-                PairLayout { masks: [(mask.clone(), "masks".to_owned())].into(), ..Default::default() };
-            let how = "no manifest found: each image is taken for its own patient, 20 % held out".to_owned();
-            (pairs(dir, &layout)?, how)
-        }
-    };
+    let (listing, how) = listed(dir, PairKind::All(mask.clone()), || {
+        let layout = PairLayout { masks: [(mask.clone(), "masks".to_owned())].into(), ..Default::default() };
+        pairs(dir, &layout)
+    })?;
     let about = format!("{} ({} pairs, {how})", dir.display(), listing.entries.len());
-    let cached = |listing| -> Result<Arc<dyn Dataset>, AnyError> {
-        Ok(Arc::new(Cached::new(FileDataset::new(listing, options.clone())?, CACHE_BYTES)))
+    parted(listing, about, mask, size, seed, |files| Ok(Arc::new(Cached::new(files, CACHE_BYTES))))
+}
+
+/// A folder of images without masks: the mask of each is the region of the body, found by a threshold
+/// ([`body_region`](xdiff::data::body_region)). Split and patients as in [`folder`].
+///
+/// # Errors
+/// When the folder or the manifest cannot be read.
+pub fn regions(dir: &Path, size: usize, seed: u64) -> Result<MriData, AnyError> {
+    let (listing, how) = listed(dir, PairKind::ByClass, || flat(dir))?;
+    let mask = MaskKind::Body;
+    let config = RegionConfig::for_side(size);
+    let about = format!("{} ({} images, region by threshold, {how})", dir.display(), listing.entries.len());
+    parted(listing, about, mask.clone(), size, seed, |files| {
+        Ok(Arc::new(Cached::new(WithRegion::new(files, mask.clone(), config)?, CACHE_BYTES)))
+    })
+}
+
+/// The files of a folder as a manifest lists them, or else as `found` without one.
+fn listed(
+    dir: &Path,
+    pair_kind: PairKind,
+    found: impl FnOnce() -> xdiff::data::Result<Listing>,
+) -> Result<(Listing, String), AnyError> {
+    let Some((file, prefix)) = manifest_above(dir) else {
+        let how = "no manifest found: each image is taken for its own patient, 20 % held out".to_owned();
+        return Ok((found()?, how));
     };
+    let config = ManifestConfig { pair_kind, below: Some(prefix), ..Default::default() };
+    Ok((read_manifest(&file, &config)?, format!("split and groups from {}", file.display())))
+}
+
+/// The parts that the listing names, or, where it names none, a fifth of the patients held out.
+fn parted(
+    listing: Listing,
+    about: String,
+    mask: MaskKind,
+    size: usize,
+    seed: u64,
+    with: impl Fn(FileDataset) -> Result<Arc<dyn Dataset>, AnyError>,
+) -> Result<MriData, AnyError> {
+    let options = ReadOptions::new(Window::Full).with(Geometry::square(size), Colour::Grey);
+    let read =
+        |listing| -> Result<Arc<dyn Dataset>, AnyError> { with(FileDataset::new(listing, options.clone())?) };
     let (train, test) = (listing.part(Part::Train), listing.part(Part::Test));
     if !train.entries.is_empty() && !test.entries.is_empty() {
-        return Ok(MriData { train: cached(train)?, held_out: cached(test)?, mask, about });
+        return Ok(MriData { train: read(train)?, held_out: read(test)?, mask, about });
     }
-    let all: Arc<dyn Dataset> = cached(listing)?;
+    let all = read(listing)?;
     let parts = split(&infos(&*all)?, &SplitConfig { train: 0.8, val: 0.0, test: 0.2, seed })?;
     Ok(MriData {
         train: Arc::new(Subset::new(all.clone(), parts.train)?),

@@ -10,9 +10,11 @@ mod blood;
 mod brain;
 mod breast;
 mod chest;
+mod composite;
 mod field;
 mod lung;
 mod marker;
+mod motif;
 mod scene;
 mod shape;
 
@@ -23,7 +25,9 @@ pub use blood::CellClass;
 pub use brain::BrainClass;
 pub use breast::BreastClass;
 pub use chest::ChestClass;
+pub use composite::{Composite, CompositeConfig, CompositeDataset, Contribution, PartLayout, Provenance};
 pub use lung::LungClass;
+pub use motif::{Motif, MotifConfig, MotifDataset, PlantedMotif};
 pub use scene::Phantom;
 
 use crate::dataset::{Dataset, Sample, SampleInfo, check_index};

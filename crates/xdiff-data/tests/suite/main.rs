@@ -1,6 +1,7 @@
 //! The crate's tests from outside, in one program so that they link once.
 
 mod common;
+mod composites;
 mod configs;
 #[cfg(feature = "dicom")]
 mod dicom_files;

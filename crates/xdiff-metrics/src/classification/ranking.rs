@@ -1,8 +1,9 @@
 //! Measures of how scores order positives and negatives.
 
+use xdiff_core::statistics::mean_ranks;
+
 use super::Average;
 use super::probability::check_scores;
-use crate::correlation::mean_ranks;
 use crate::error::check_finite;
 use crate::{Error, Result};
 

@@ -1,12 +1,12 @@
 //! Two models on the same samples.
 
 use serde::Serialize;
+use xdiff_core::statistics::mean_ranks;
 
 use super::config::check_level;
 use super::estimate::{normal_cdf, normal_quantile};
 use super::proportion::fair_coin_up_to;
 use super::{BootstrapConfig, Design, Interval, IntervalMethod, bootstrap};
-use crate::correlation::mean_ranks;
 use crate::{Error, Result, roc_auc};
 
 /// The interval of the difference between two statistics of the same samples, second − first. Both

@@ -38,7 +38,7 @@ pub use layer_norm::{LayerNorm, layer_norm};
 pub use linear::{Linear, linear};
 pub use pool::{Pool2d, adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d};
 pub use resize::{Resize, resize2d};
-pub use softmax::{softmax, softmax_last_dim};
+pub use softmax::{log_softmax, softmax, softmax_last_dim};
 pub use upsample::{upsample_bicubic2d, upsample_bilinear2d, upsample_nearest2d};
 
 use candle_core::{DType, Tensor};

@@ -43,6 +43,19 @@ pub fn softmax(x: &Tensor, dim: usize) -> Result<Tensor> {
     Ok(softmax_last_dim(&x.transpose(dim, last)?)?.transpose(dim, last)?)
 }
 
+/// The logarithm of the softmax over a dimension, with the greatest value taken out first:
+/// yᵢ = (xᵢ − max x) − ln Σⱼ e^(xⱼ − max x), finite where the softmax itself underflows to 0.
+///
+/// # Errors
+/// [`Error::Shape`] when there is no such dimension.
+pub fn log_softmax(x: &Tensor, dim: usize) -> Result<Tensor> {
+    if dim >= x.rank() {
+        return Err(Error::shape("log_softmax", format!("more than {dim} dimensions"), x.dims()));
+    }
+    let centred = x.broadcast_sub(&x.detach().max_keepdim(dim)?)?;
+    Ok(centred.broadcast_sub(&centred.exp()?.sum_keepdim(dim)?.log()?)?)
+}
+
 /// Softmax over the last dimension, with a choice for rows that are −∞ everywhere.
 pub(super) fn over_last_dim(x: &Tensor, empty: EmptyRow) -> Result<Tensor> {
     if x.rank() == 0 {
@@ -93,6 +106,15 @@ mod tests {
                 .unwrap_or_else(|e| panic!("dimension {dim} on {path:?}: {e}"));
             }
         }
+        for dim in 0..3 {
+            check(|x| log_softmax(&x[0], dim), std::slice::from_ref(&x), Options::default()).unwrap();
+            let (log, plain) = (log_softmax(&x, dim).unwrap(), softmax(&x, dim).unwrap());
+            let error = (log.exp().unwrap() - plain).unwrap().abs().unwrap().max_all().unwrap();
+            assert!(error.to_scalar::<f32>().unwrap() < 1e-6, "dimension {dim}");
+        }
+        let far = Tensor::new(&[0f32, -1e4], &Device::Cpu).unwrap();
+        assert_eq!(log_softmax(&far, 0).unwrap().to_vec1::<f32>().unwrap(), [0.0, -1e4]);
+        assert!(matches!(log_softmax(&far, 1), Err(Error::Shape { .. })));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use xdiff_nn::layers::log_softmax;
 
 use super::by_class;
-use crate::train::{CrossEntropy, LossParts, log_softmax, targets};
+use crate::train::{CrossEntropy, LossParts, targets};
 use crate::{Error, Result};
 
 /// A soft Dice loss and cross-entropy, each with a weight.

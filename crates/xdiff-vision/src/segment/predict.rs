@@ -1,10 +1,10 @@
 //! From logits to masks.
 
 use candle_core::{Device, Tensor};
+use xdiff_nn::layers::log_softmax;
 
 use super::{Segmenter, by_class};
 use crate::ranking::argmax;
-use crate::train::log_softmax;
 use crate::{Error, Pass, Result};
 
 /// How probabilities become labels.

@@ -1,7 +1,8 @@
 //! Cross-entropy.
 
-use candle_core::{Tensor, shape::Dim};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use xdiff_nn::layers::log_softmax;
 
 use super::objective::LossParts;
 use crate::{Error, Result};
@@ -123,12 +124,6 @@ pub(super) fn check_label(label: u32, classes: usize) -> Result<()> {
     let reason =
         format!("a label is {label}, the network tells {classes} classes apart: 0 to {}", classes - 1);
     Err(Error::input("labels", reason))
-}
-
-/// ln softmax over a dimension, with the greatest logit taken out first.
-pub(crate) fn log_softmax(logits: &Tensor, dim: impl Dim + Copy) -> Result<Tensor> {
-    let centred = logits.broadcast_sub(&logits.detach().max_keepdim(dim)?)?;
-    Ok(centred.broadcast_sub(&centred.exp()?.sum_keepdim(dim)?.log()?)?)
 }
 
 /// The weights with which every class counts alike: n / (K · n_c), scikit-learn's `balanced`.
