@@ -23,6 +23,7 @@ mod protopool;
 mod prototypes;
 mod pruning;
 mod similarity;
+pub mod single_class;
 mod slots;
 mod soft_codebook;
 pub mod stage;

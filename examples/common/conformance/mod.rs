@@ -7,6 +7,7 @@ mod diffusion;
 mod metrics;
 mod model;
 mod nn;
+mod proto;
 mod vision;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,9 @@ const OPS: &[(&str, Op)] = &[
     ("metric.surface", metrics::surface),
     ("model.unet2d", model::unet2d),
     ("optim.adamw", nn::adamw),
+    ("proto.ppnet", proto::ppnet),
+    ("proto.protopool", proto::protopool),
+    ("proto.soft_codebook", proto::soft_codebook),
     ("rng.torch_randn", nn::torch_randn),
     ("schedule.betas", diffusion::betas),
     ("scheduler.add_noise", diffusion::add_noise),

@@ -4,6 +4,8 @@
 //! the image and do not define it further; [`Correlation`] names the readings.
 
 mod queries;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 

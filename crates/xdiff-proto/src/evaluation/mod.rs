@@ -14,6 +14,8 @@ mod peak;
 mod pointing;
 mod pruning_curve;
 mod purity;
+#[cfg(test)]
+mod tests;
 
 pub use correspondence::{
     Consistency, Correspondence, CorrespondenceConfig, PerturbationConfig, Stability, perturb,

@@ -83,8 +83,8 @@ pub fn embedding_change(similarity: &Tensor, prototypes: &Tensor) -> Result<Vec<
 /// −‖f_i − p_j‖² (Eq. 9 of Dey & Saikia 2025), when prototype j is removed: ‖z_i − z_i^{−j}‖ averaged
 /// over the positions i.
 ///
-/// It measures how much of the feature map only prototype j can describe: two equal prototypes can
-/// replace each other, and neither changes anything, however much influence they have.
+/// It measures how much of the feature map only prototype j can describe: where two equal prototypes share
+/// all the weight, removing either changes nothing, however much influence they have.
 ///
 /// # Shapes
 /// `features` (B, D, h, w), `prototypes` (P, D) → B rows of P.

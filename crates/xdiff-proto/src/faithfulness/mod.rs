@@ -112,3 +112,6 @@ impl std::fmt::Display for Definition {
         f.pad(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,6 +87,51 @@ fn batch(data: &dyn Dataset, mask: &MaskKind, number: usize) -> Result<Batch, An
     Ok(Batch::unlabelled(stacked(pairs.into_iter(), side)?, ids)?)
 }
 
+/// The images of a dataset by their names, as the network takes them.
+pub struct Images<'a> {
+    data: &'a dyn Dataset,
+    mask: &'a MaskKind,
+    index: HashMap<String, usize>,
+}
+
+impl std::fmt::Debug for Images<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Images").field("count", &self.index.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Images<'a> {
+    /// # Errors
+    /// When a name cannot be had.
+    pub fn new(data: &'a dyn Dataset, mask: &'a MaskKind) -> Result<Self, AnyError> {
+        let index = (0..data.len()).map(|i| Ok((data.info(i)?.id, i))).collect::<Result<_, AnyError>>()?;
+        Ok(Self { data, mask, index })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// The image of a name with its mask (2, side, side).
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn get(&self, name: &str) -> Result<Tensor, AnyError> {
+        let index = self.index.get(name).ok_or_else(|| format!("{name} is no training image"))?;
+        let sample = self.data.get(*index, &mut Rng::new(0))?;
+        let mask =
+            sample.masks.get(self.mask).ok_or_else(|| format!("{name} has no `{}` mask", self.mask))?;
+        let pair = (sample.image.data(), mask.data());
+        Ok(stacked(std::iter::once(pair), sample.image.height())?.get(0)?)
+    }
+}
+
 /// All batches of an epoch.
 pub fn all<'a>(batches: &'a Batches<'a>) -> impl Iterator<Item = xdiff::proto::Result<Batch>> + 'a {
     (0..batches.count()).map(|number| batches.get(0, number))

@@ -1,32 +1,30 @@
 //! The sections of the report on prototypes.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::Tensor;
-use xdiff::core::FeatureExtractor;
-use xdiff::data::Dataset;
 use xdiff::proto::correlation::Correlation;
 use xdiff::proto::faithfulness::{Definition, FaithfulnessReport};
 use xdiff::proto::projection::ProjectionConfig;
 use xdiff::viz::{Cell, Report, Table, write_atomic};
 
-use super::features::stacked;
+use super::features::Images;
+use super::figures;
+use super::figures::interval;
 use super::method::Method;
 use super::over_time::OverTime;
 use super::settings::Settings;
-use super::study::{Outcome, Samples, interval};
+use super::study::{Outcome, Samples};
 use super::truth::Truth;
-use super::figures;
 use crate::AnyError;
 use crate::mri::report::figure;
-use crate::mri::source::MriData;
-use xdiff::nn::Rng;
 
 /// Everything that was found about prototypes.
+#[derive(Clone, Copy, Debug)]
 pub struct Findings<'a> {
-    /// The features.
-    pub features: &'a dyn FeatureExtractor,
+    /// The name of the features.
+    pub features: &'a str,
+    /// The training images by name.
+    pub images: &'a Images<'a>,
     /// What was explained.
     pub samples: &'a Samples,
     /// By method.
@@ -34,7 +32,7 @@ pub struct Findings<'a> {
     /// How prototypes became patches.
     pub projection: &'a ProjectionConfig,
     /// Influence along the denoising.
-    pub over_time: &'a OverTime,
+    pub over_time: Option<&'a OverTime>,
     /// Whether the right sources were found, where that is known.
     pub truth: Option<&'a Truth>,
 }
@@ -122,26 +120,6 @@ fn readings(outcomes: &[Outcome]) -> Result<Table, AnyError> {
     Ok(table)
 }
 
-/// The training images of given names, as the network takes them.
-fn sources(data: &MriData, outcomes: &[Outcome]) -> Result<HashMap<String, Tensor>, AnyError> {
-    let wanted: std::collections::BTreeSet<&str> = outcomes
-        .iter()
-        .flat_map(|o| &o.runs)
-        .flat_map(|run| run.projected.projection.source_images())
-        .collect();
-    let mut found = HashMap::new();
-    for i in 0..data.train.len() {
-        let id = data.train.info(i)?.id;
-        if wanted.contains(id.as_str()) {
-            let sample = data.train.get(i, &mut Rng::new(0))?;
-            let pair = (sample.image.data(), sample.masks[&data.mask].data());
-            let image = stacked(std::iter::once(pair), sample.image.height())?.get(0)?;
-            found.insert(id, image);
-        }
-    }
-    Ok(found)
-}
-
 /// Adds the sections and writes their tables and figures. Returns the main tables as Markdown.
 ///
 /// # Errors
@@ -150,7 +128,6 @@ pub fn add(
     report: &mut Report,
     out: &Path,
     found: &Findings<'_>,
-    data: &MriData,
     settings: &Settings,
 ) -> Result<String, AnyError> {
     let Findings { samples, outcomes, .. } = *found;
@@ -160,24 +137,20 @@ pub fn add(
          window of {}×{} cells of the feature map. NIS is the softmax over the prototypes of −d² to the nearest patch of the \
          sample (for the soft codebook the mean of α). With one class there is nothing to classify: PPNet is trained by \
          alignment (Eq. 6) alone, EPPNet by alignment and diversity (Eq. 8, scaled by the dimension).",
-        found.features.identity(),
+        found.features,
         settings.prototypes,
-        data.train.len(),
+        found.images.len(),
         settings.seeds,
         settings.window,
         settings.window,
     ));
-    let images = sources(data, outcomes)?;
-    let source = |name: &str| {
-        images.get(name).cloned().ok_or_else(|| format!("{name} is no training image").into())
-    };
     for method in [Method::EppNet, Method::PpNet] {
         let Some(run) = outcomes.iter().find(|o| o.method == method).and_then(|o| o.runs.first()) else {
             continue;
         };
         for index in 0..samples.names.len().min(2) {
             let title = format!("{}: {}", method.name(), samples.names[index].0);
-            let picture = figures::panel(&title, run, samples, index, found.projection, &source)?;
+            let picture = figures::panel(&title, run, samples, index, (found.projection, found.images))?;
             let name = format!("panel_{}_{index}", method.name().to_lowercase());
             let caption = format!(
                 "The five prototypes of the largest influence on a sample drawn from the mask of {}: the sample with the \
@@ -185,7 +158,13 @@ pub fn add(
                  prototype is a patch of, and that patch. Seed {}.",
                 samples.names[index].0, run.seed
             );
-            figure(report, out, &name, &picture, (&caption, "Sample, map, training image and patch, five rows"))?;
+            figure(
+                report,
+                out,
+                &name,
+                &picture,
+                (&caption, "Sample, map, training image and patch, five rows"),
+            )?;
         }
     }
     report.section("Faithfulness (Fig. 4 of the paper, under every definition)");
@@ -215,20 +194,22 @@ pub fn add(
     let picture = figures::influences(outcomes)?;
     let caption = "Every NIS of every prototype for every sample, first seed; the dashed line is 1/m.";
     figure(report, out, "influence", &picture, (caption, "Histograms of influence by method"))?;
-    report.section("Influence along the denoising");
-    let picture = figures::over_time(&found.over_time.timesteps, &found.over_time.influence)?;
-    let caption = format!(
-        "NIS of EPPNet's prototypes while the first sample is drawn, from the features of the running network at each step: \
-         the six that are strongest in the end. {}",
-        found.over_time.about
-    );
-    figure(report, out, "influence_over_time", &picture, (&caption, "NIS against time step"))?;
+    if let Some(over_time) = found.over_time {
+        report.section("Influence along the denoising");
+        let picture = figures::over_time(&over_time.timesteps, &over_time.influence)?;
+        let caption = format!(
+            "NIS of EPPNet's prototypes while the first sample is drawn, from the features of the running network at each \
+             step: the six that are strongest in the end. {}",
+            over_time.about
+        );
+        figure(report, out, "influence_over_time", &picture, (&caption, "NIS against time step"))?;
+        over_time.table()?.save_csv(out.join("influence_over_time.csv"))?;
+    }
 
     let mut markdown = format!("{}\n{}", table.to_markdown(), other.to_markdown());
     table.save_csv(out.join("faithfulness.csv"))?;
     table.save_markdown(out.join("faithfulness.md"))?;
     other.save_csv(out.join("influence.csv"))?;
-    found.over_time.table()?.save_csv(out.join("influence_over_time.csv"))?;
     if let Some(truth) = found.truth {
         report.section("Does it find the right source?");
         let table = truth.table()?;

@@ -12,15 +12,15 @@ use xdiff::proto::faithfulness::{
 };
 use xdiff::proto::influence::mean_assignment;
 use xdiff::proto::projection::{Projected, ProjectionConfig, project};
+use xdiff::proto::train::Batches;
 use xdiff::proto::window::{ReceptiveField, WindowRule};
 use xdiff::proto::{Prototypes, Similarity, squared_distances};
 
-use super::features::{BATCH, Features, all, batches, stacked};
+use super::features::{BATCH, Features, Images, all, stacked};
 use super::method::Method;
 use super::settings::Settings;
 use crate::AnyError;
 use crate::mri::sampling::Sampled;
-use crate::mri::source::MriData;
 
 /// The samples as the network sees them, and their features.
 #[derive(Debug)]
@@ -109,10 +109,14 @@ fn look(
     method: Method,
     samples: &Samples,
     projected: &Projected,
-    config: &ProjectionConfig,
+    (config, images): (&ProjectionConfig, &Images<'_>),
 ) -> Result<Seen, AnyError> {
+    let sources = &projected.projection.sources;
+    let sources = sources.iter().map(|s| images.get(&s.image)).collect::<Result<Vec<_>, _>>()?;
     // The mask is the condition and not what was drawn: only the image is compared.
-    let queries = Queries::new(&samples.images, &samples.embedded, projected, config)?.of_channels(1)?;
+    let queries = Queries::new(&samples.images, &samples.embedded, projected, config)?
+        .of_channels(1)?
+        .with_sources(&sources)?;
     let bare = match method {
         Method::SoftCodebook => {
             let distances = squared_distances(&samples.embedded, &projected.vectors)?;
@@ -124,7 +128,6 @@ fn look(
     let changes = reconstruction_change(&samples.embedded, &projected.vectors)?;
     let evidence = Correlation::ALL
         .into_iter()
-        .filter(|kind| *kind != Correlation::WholeImage)
         .map(|kind| {
             let with = bare.clone().with_correlations(kind, queries.correlation(kind)?)?;
             Ok(with.with_changes(changes.clone())?)
@@ -149,13 +152,11 @@ const DEFINITIONS: [Definition; 5] = [
 pub fn study(
     features: &Features<'_>,
     samples: &Samples,
-    data: &MriData,
-    settings: &Settings,
+    (training, images): (&Batches<'_>, &Images<'_>),
+    (config, settings): (&ProjectionConfig, &Settings),
     cancel: &CancelToken,
 ) -> Result<Option<Vec<Outcome>>, AnyError> {
-    let images = batches(&*data.train, &data.mask);
-    let config = projection(settings, &samples.embedded, samples.images.dim(2)?)?;
-    let push = |prototypes: &Prototypes| project(features, prototypes, all(&images), &config);
+    let push = |prototypes: &Prototypes| project(features, prototypes, all(training), config);
     let seeds: Vec<u64> = (0..settings.seeds).map(|k| settings.seed + k).collect();
     let style = ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {eta}")?;
     let bar = ProgressBar::new((seeds.len() * (Method::ALL.len() + 1)) as u64).with_style(style);
@@ -164,7 +165,7 @@ pub fn study(
     let mut random = Vec::new();
     for seed in &seeds {
         let rng = Rng::new(*seed).fork("random prototypes");
-        random.push(push(&random_patches(features, all(&images), settings.prototypes, &rng)?)?);
+        random.push(push(&random_patches(features, all(training), settings.prototypes, &rng)?)?);
         bar.inc(1);
     }
     let faithfulness = FaithfulnessConfig {
@@ -178,15 +179,15 @@ pub fn study(
         bar.set_message(method.name());
         let chance = random
             .iter()
-            .map(|projected| Ok(look(method, samples, projected, &config)?.evidence))
+            .map(|projected| Ok(look(method, samples, projected, (config, images))?.evidence))
             .collect::<Result<Vec<_>, AnyError>>()?;
         let (mut explained, mut evidence) = (Vec::new(), Vec::new());
         for seed in &seeds {
             if cancel.is_cancelled() {
                 return Ok(None);
             }
-            let projected = method.train(features, &images, settings, (&config, *seed), cancel)?;
-            let seen = look(method, samples, &projected, &config)?;
+            let projected = method.train(features, training, settings, (config, *seed), cancel)?;
+            let seen = look(method, samples, &projected, (config, images))?;
             explained.push(Explained { seed: *seed, projected, influence: seen.influence, maps: seen.maps });
             evidence.push(seen.evidence);
             bar.inc(1);
