@@ -13,7 +13,7 @@ use super::{Case, Outputs};
 use crate::AnyError;
 
 /// The features of the case (B, D, h, w). Patches (…, D) without a grid lie in one column.
-fn features(case: &Case, width: usize) -> Result<Tensor, AnyError> {
+pub(super) fn features(case: &Case, width: usize) -> Result<Tensor, AnyError> {
     let x = case.input_f32("features")?;
     Ok(match *x.dims() {
         [_, d, _, _] if d == width => x,

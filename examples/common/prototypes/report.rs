@@ -44,8 +44,8 @@ pub fn write(out: &Path, data: &ClassData, plan: &ProtoPlan, pair: &Pair<'_>) ->
     let mut page = Page { out, report: Report::new(title) };
     page.introduction(data, plan, pair);
     let differences = classification_differences(
-        &pair.judged.predictions,
         &pair.plain.judged.predictions,
+        &pair.judged.predictions,
         &bootstrap(pair),
     )?;
     page.scores(data, pair, &differences)?;
