@@ -50,6 +50,9 @@ struct Args {
     /// Numbers of a prototype.
     #[arg(long, default_value_t = 64)]
     width: usize,
+    /// Most positions a side at which patches are looked at; finer features are averaged.
+    #[arg(long, default_value_t = 8)]
+    grid: usize,
     /// A JSON file with the stages, instead of those for little data.
     #[arg(long)]
     schedule: Option<PathBuf>,
@@ -97,7 +100,14 @@ impl Args {
             lr: self.lr,
             augment: Plan::augmentation(),
         };
-        Ok(ProtoPlan { plain, each: self.each, width: self.width, side: self.size, schedule })
+        Ok(ProtoPlan {
+            plain,
+            each: self.each,
+            width: self.width,
+            side: self.size,
+            grid: self.grid,
+            schedule,
+        })
     }
 }
 

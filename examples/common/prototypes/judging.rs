@@ -2,9 +2,9 @@
 
 use xdiff::metrics::Predictions;
 use xdiff::proto::PrototypeNetwork;
-use xdiff::vision::Network;
 use xdiff::vision::train::Predictions as Answers;
 
+use super::training::Regions;
 use crate::AnyError;
 use crate::classify::judging::scored;
 use crate::classify::source::ClassData;
@@ -15,7 +15,7 @@ use crate::classify::training::loader;
 /// # Errors
 /// When an image cannot be read.
 pub fn answers(
-    network: &PrototypeNetwork<Network>,
+    network: &PrototypeNetwork<Regions>,
     data: &ClassData,
     batch: usize,
 ) -> Result<Predictions, AnyError> {

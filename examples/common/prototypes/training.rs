@@ -9,7 +9,8 @@ use xdiff::core::FeatureExtractor;
 use xdiff::core::cancel::CancelToken;
 use xdiff::core::train::Progress;
 use xdiff::data::{Augmented, DataLoader, Position, infos};
-use xdiff::nn::{ParamSet, Params};
+use xdiff::nn::layers::adaptive_avg_pool2d;
+use xdiff::nn::{ParamSet, Params, Rng, Tap};
 use xdiff::proto::projection::Projected;
 use xdiff::proto::stage::Schedule;
 use xdiff::proto::train::{Batches, History, Outcome, TrainConfig, TrainData, Trainer};
@@ -25,6 +26,35 @@ use crate::classify::training::{Plan, loader};
 /// The pixels of a patch: the box of Chen et al. 2019.
 pub const WINDOW: WindowRule = WindowRule::Percentile(95.0);
 
+/// The features of a network, averaged to few positions, so that a patch is a region of the image
+/// rather than a point: the published networks have 7 × 7.
+#[derive(Debug)]
+pub struct Regions {
+    network: Network,
+    grid: usize,
+}
+
+impl Regions {
+    fn averaged(&self, maps: &Tensor) -> xdiff::core::Result<Tensor> {
+        let (_, _, h, w) = maps.dims4()?;
+        Ok(adaptive_avg_pool2d(maps, (h.min(self.grid), w.min(self.grid)))?)
+    }
+}
+
+impl FeatureExtractor for Regions {
+    fn features(&self, images: &Tensor, tap: &mut dyn Tap) -> xdiff::core::Result<Tensor> {
+        self.averaged(&self.network.features(images, tap)?)
+    }
+
+    fn features_training(&self, images: &Tensor, rng: &Rng) -> xdiff::core::Result<Tensor> {
+        self.averaged(&self.network.features_training(images, rng)?)
+    }
+
+    fn identity(&self) -> String {
+        format!("{}, averaged to at most {} positions a side", self.network.identity(), self.grid)
+    }
+}
+
 /// How the prototypes are trained.
 #[derive(Clone, Debug)]
 pub struct ProtoPlan {
@@ -36,6 +66,8 @@ pub struct ProtoPlan {
     pub width: usize,
     /// Side of the images.
     pub side: usize,
+    /// Most positions a side at which patches are looked at.
+    pub grid: usize,
     /// The stages.
     pub schedule: Schedule,
 }
@@ -58,7 +90,7 @@ impl ProtoPlan {
 #[derive(Debug)]
 pub struct Trained {
     /// The network.
-    pub network: PrototypeNetwork<Network>,
+    pub network: PrototypeNetwork<Regions>,
     /// Its weights.
     pub params: ParamSet,
     /// Where its prototypes come from.
@@ -74,7 +106,7 @@ fn build(
     data: &ClassData,
     plain: &ParamSet,
     seed: u64,
-) -> Result<(PrototypeNetwork<Network>, ParamSet), AnyError> {
+) -> Result<(PrototypeNetwork<Regions>, ParamSet), AnyError> {
     let device = Device::Cpu;
     let headless = |params: &Params| plan.plain.network.build_without_head(data.channels, params);
     let probe = Params::fresh(seed, &device);
@@ -84,7 +116,8 @@ fn build(
     let weights = weights.map(|(name, t)| (format!("features.{name}"), t)).collect();
     let params = Params::trainable(weights, &device).redraw(seed, |name| !name.starts_with("features."));
     let backbone: Box<dyn Backbone> = headless(&params.at("features"))?;
-    let features = Network::from_box(backbone, format!("{}, seed {seed}", data.about));
+    let network = Network::from_box(backbone, format!("{}, seed {seed}", data.about));
+    let features = Regions { network, grid: plan.grid };
     let blank = Tensor::zeros((1, data.channels, plan.side, plan.side), DType::F32, &device)?;
     let channels = features.features(&blank, &mut ())?.dim(1)?;
     let preset = ppnet(channels, data.classes.len());
