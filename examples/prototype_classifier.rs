@@ -45,13 +45,13 @@ struct Args {
     #[arg(long, default_value_t = 2e-3)]
     lr: f64,
     /// Prototypes of each class.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 10)]
     each: usize,
     /// Numbers of a prototype.
     #[arg(long, default_value_t = 64)]
     width: usize,
     /// Most positions a side at which patches are looked at; finer features are averaged.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 4)]
     grid: usize,
     /// A JSON file with the stages, instead of those for little data.
     #[arg(long)]

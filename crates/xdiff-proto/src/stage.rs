@@ -306,10 +306,12 @@ impl Schedule {
         Self { stages }
     }
 
-    /// For some hundred images, on features that were trained as a plain classifier before: 4 warm epochs, then
-    /// twice 8 joint epochs, a push and 4 epochs of the last layer. The rates are those of
-    /// [`ppnet`](Self::ppnet) without their fall, but for the last layer, whose 1e-4 moves nothing in so few
-    /// steps: 3e-3. Where no weight of the features is trained, their running statistics stay.
+    /// For some hundred images, on features that were trained as a plain classifier before: one epoch and a
+    /// push onto patches of their own, so that prototypes begin as patches (the published training needs
+    /// thousands of steps to bring them near any); ten warm epochs, in which most is learnt; joint epochs and a
+    /// push, and epochs of the last layer, twice. The rates begin as in [`ppnet`](Self::ppnet), but for the last
+    /// layer, whose 1e-4 moves nothing in so few steps: 1e-3. Running statistics stay throughout, so that a push
+    /// sees the features that were trained on.
     pub fn small_data() -> Self {
         let joint = Parts {
             features: Some(Rate::decayed(1e-4)),
@@ -317,17 +319,26 @@ impl Schedule {
             prototypes: Some(Rate::new(3e-3)),
             ..Default::default()
         };
-        let head = Parts { head: Some(Rate::new(3e-3)), ..Default::default() };
-        let joint_stage =
-            Stage { push: Some(Push::default()), ..stage(JOINT, 8, joint, LossWeights::ppnet()) };
-        let last_layer =
-            Stage { statistics: Statistics::Frozen, ..stage(LAST, 4, head, LossWeights::last_layer()) };
-        let warm = Stage {
+        let warm = Parts { features: None, ..joint };
+        let head = Parts { head: Some(Rate::new(1e-3)), ..Default::default() };
+        let halved = |every| RateDecay::Step { every, factor: 0.5 };
+        let frozen = |name, epochs, train, weights| Stage {
             statistics: Statistics::Frozen,
-            ..stage(WARM, 4, Parts { features: None, ..joint }, LossWeights::ppnet())
+            ..stage(name, epochs, train, weights)
         };
-        let stages = vec![warm, joint_stage.clone(), last_layer.clone(), joint_stage, last_layer];
-        Self { stages }
+        let ppnet = LossWeights::ppnet;
+        let seed = Stage {
+            push: Some(Push { distinct: true, ..Default::default() }),
+            ..frozen("seed", 1, warm, ppnet())
+        };
+        let pushed = |epochs| Stage {
+            decay: halved(3),
+            push: Some(Push::default()),
+            ..frozen(JOINT, epochs, joint, ppnet())
+        };
+        let last = |epochs| frozen(LAST, epochs, head, LossWeights::last_layer());
+        let warm = Stage { decay: halved(5), ..frozen(WARM, 10, warm, ppnet()) };
+        Self { stages: vec![seed, warm, pushed(6), last(2), pushed(4), last(3)] }
     }
 
     /// Epochs in all.

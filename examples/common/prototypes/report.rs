@@ -158,8 +158,8 @@ impl Page<'_> {
             projection.sources.iter().map(|s| (&s.image, s.row, s.column)).collect();
         let caption = format!(
             "Every prototype is a patch of a training image, found among {} images: {} different patches. The box is \
-             the smallest one around the pixels whose activation by it is at the 95th percentile or above; a patch is \
-             one of {} × {} positions and sees more pixels than that. Below each: its weight for its own class.",
+             the patch's own position, one of {} × {}; its features see more pixels than that. Below each: its weight \
+             for its own class.",
             projection.images,
             different.len(),
             projection.map_size.0,

@@ -23,8 +23,9 @@ use crate::AnyError;
 use crate::classify::source::ClassData;
 use crate::classify::training::{Plan, loader};
 
-/// The pixels of a patch: the box of Chen et al. 2019.
-pub const WINDOW: WindowRule = WindowRule::Percentile(95.0);
+/// The pixels that stand for a patch: those of its position. The box of Chen et al. 2019 around the most
+/// active twentieth is larger than the patch where a map is active in two places.
+pub const WINDOW: WindowRule = WindowRule::Cell;
 
 /// The features of a network, averaged to few positions, so that a patch is a region of the image
 /// rather than a point: the published networks have 7 × 7.
