@@ -7,6 +7,7 @@ pub mod conformance;
 pub mod manifest;
 pub mod mri;
 pub mod pictures;
+pub mod prototypes;
 pub mod segment;
 
 /// Every result is fresh memory. The system's allocator hands large blocks back when they are

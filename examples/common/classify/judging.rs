@@ -8,7 +8,7 @@ use xdiff::metrics::{
     ScoreTable, calibration, classification_scores,
 };
 use xdiff::vision::Backbone;
-use xdiff::vision::train::predict;
+use xdiff::vision::train::{Predictions as Answers, predict};
 
 use super::source::ClassData;
 use super::training::{labelled, loader};
@@ -33,7 +33,14 @@ pub struct Judged {
 /// When an image cannot be read.
 pub fn answers(network: &dyn Backbone, data: &ClassData, batch: usize) -> Result<Predictions, AnyError> {
     let loader = loader(data.test.clone(), batch, None)?;
-    let answered = predict(network, loader.epoch(0).map(|batch| labelled(batch?)))?;
+    scored(&predict(network, loader.epoch(0).map(|batch| labelled(batch?)))?, data)
+}
+
+/// Answers to the test images, in their order, with the patients that they belong to.
+///
+/// # Errors
+/// When the data cannot be asked.
+pub fn scored(answered: &Answers, data: &ClassData) -> Result<Predictions, AnyError> {
     let scores: Vec<f64> = answered.rows().flatten().map(|v| f64::from(*v)).collect();
     let labels: Vec<usize> = answered.labels().iter().map(|label| *label as usize).collect();
     // Without patients, each image stands for itself.

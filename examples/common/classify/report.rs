@@ -126,7 +126,9 @@ impl Page<'_> {
     fn scores(&mut self, data: &ClassData, runs: &[Run]) -> Result<(), AnyError> {
         self.report.section("Scores");
         let Some(first) = runs.first() else { return Ok(()) };
-        let table = score_table(data, runs)?;
+        let scores: Vec<_> =
+            runs.iter().map(|run| (format!("seed {}", run.seed), &run.judged.scores)).collect();
+        let table = score_table(data, &scores)?;
         self.table("scores", &table, &score_caption(&first.judged.scores))?;
         for run in runs {
             let mut table = Table::new(["class", "precision", "recall", "specificity", "F1", "images"]);
@@ -145,20 +147,8 @@ impl Page<'_> {
     fn confusion(&mut self, data: &ClassData, runs: &[Run]) -> Result<(), AnyError> {
         self.report.section("Confusion");
         for run in runs {
-            let matrix = run.judged.predictions.confusion()?;
-            let k = data.classes.len();
-            let chart = MatrixChart {
-                title: format!("Seed {}, n = {}", run.seed, matrix.n()),
-                row_title: "true class".into(),
-                column_title: "predicted class".into(),
-                rows: data.classes.clone(),
-                columns: data.classes.clone(),
-                values: (0..k).flat_map(|label| matrix.row(label).iter().map(|n| *n as f64)).collect(),
-                cell: 104,
-                ..Default::default()
-            };
-            let caption = "Images by true and predicted class; the darker, the larger the share of the row.";
-            self.figure(&format!("confusion-{}", run.seed), &chart.render()?, caption, "Confusion matrix")?;
+            let chart = confusion_chart(data, &format!("Seed {}", run.seed), &run.judged)?;
+            self.figure(&format!("confusion-{}", run.seed), &chart, CONFUSION, "Confusion matrix")?;
         }
         Ok(())
     }
@@ -293,19 +283,47 @@ impl Page<'_> {
     }
 }
 
-/// One row a score, two columns a seed.
-fn score_table(data: &ClassData, runs: &[Run]) -> Result<Table, AnyError> {
-    let columns = runs.iter().flat_map(|run| [format!("seed {}", run.seed), "95 % interval".to_owned()]);
+/// What stands below a [`confusion_chart`].
+pub const CONFUSION: &str =
+    "Images by true and predicted class; the darker, the larger the share of the row.";
+
+/// Counts by true and predicted class.
+///
+/// # Errors
+/// When there are no answers.
+pub fn confusion_chart(data: &ClassData, name: &str, judged: &Judged) -> Result<RgbImage, AnyError> {
+    let matrix = judged.predictions.confusion()?;
+    let chart = MatrixChart {
+        title: format!("{name}, n = {}", matrix.n()),
+        row_title: "true class".into(),
+        column_title: "predicted class".into(),
+        rows: data.classes.clone(),
+        columns: data.classes.clone(),
+        values: (0..data.classes.len())
+            .flat_map(|label| matrix.row(label).iter().map(|n| *n as f64))
+            .collect(),
+        cell: 104,
+        ..Default::default()
+    };
+    Ok(chart.render()?)
+}
+
+/// One row a score, two columns for each named set of scores.
+///
+/// # Errors
+/// When the sets have other rows.
+pub fn score_table(data: &ClassData, sets: &[(String, &ScoreTable)]) -> Result<Table, AnyError> {
+    let columns = sets.iter().flat_map(|(name, _)| [name.clone(), "95 % interval".to_owned()]);
     let mut table = Table::new(std::iter::once("score".to_owned()).chain(columns));
-    let Some(first) = runs.first() else { return Ok(table) };
-    for (i, row) in first.judged.scores.rows.iter().enumerate() {
+    let Some((_, first)) = sets.first() else { return Ok(table) };
+    for (i, row) in first.rows.iter().enumerate() {
         let name = match row.class {
             Some(class) => format!("{}: {}", data.classes[class], row.name),
             None => row.name.clone(),
         };
         let mut cells = vec![Cell::from(name)];
-        for run in runs {
-            let row = &run.judged.scores.rows[i];
+        for (_, scores) in sets {
+            let row = scores.rows.get(i).ok_or("sets of scores differ in length")?;
             cells.push(row.value.map_or(Cell::Missing, |value| Cell::number(value, 3)));
             let interval = row.interval.map(|at| Cell::from(format!("{:.3} to {:.3}", at.low, at.high)));
             cells.push(interval.unwrap_or(Cell::Missing));
@@ -315,7 +333,8 @@ fn score_table(data: &ClassData, runs: &[Run]) -> Result<Table, AnyError> {
     Ok(table)
 }
 
-fn score_caption(scores: &ScoreTable) -> String {
+/// What stands below a table of scores.
+pub fn score_caption(scores: &ScoreTable) -> String {
     let config = &scores.config;
     let units =
         scores.groups.map_or(String::new(), |groups| format!(" in {groups} groups of patients or blocks"));
@@ -329,7 +348,11 @@ fn score_caption(scores: &ScoreTable) -> String {
     )
 }
 
-fn picture(sample: &Sample) -> Result<RgbImage, AnyError> {
+/// An image as it is seen.
+///
+/// # Errors
+/// When it has another number of channels than 1 or 3.
+pub fn picture(sample: &Sample) -> Result<RgbImage, AnyError> {
     let image = sample.image.clone().to_unit()?;
     let (h, w) = (image.height(), image.width());
     if image.channels() == 1 {
