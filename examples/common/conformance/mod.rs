@@ -7,6 +7,7 @@ mod diffusion;
 mod metrics;
 mod model;
 mod nn;
+mod proto_faithfulness;
 mod vision;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ const OPS: &[(&str, Op)] = &[
     ("metric.surface", metrics::surface),
     ("model.unet2d", model::unet2d),
     ("optim.adamw", nn::adamw),
+    ("proto.faithfulness", proto_faithfulness::faithfulness),
     ("rng.torch_randn", nn::torch_randn),
     ("schedule.betas", diffusion::betas),
     ("scheduler.add_noise", diffusion::add_noise),
