@@ -5,5 +5,5 @@ mod harness;
 use xdiff_benches::catalogue;
 
 fn main() {
-    harness::run([catalogue::convolutions(), catalogue::operations()].concat());
+    harness::run([catalogue::convolutions(), catalogue::operations(), catalogue::prototypes()].concat());
 }

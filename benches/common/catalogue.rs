@@ -7,6 +7,7 @@ use xdiff_examples::mri::preset::Preset;
 
 use crate::metric::Metric;
 use crate::op::{Op, Pass, Pooling};
+use crate::push::Push;
 use crate::stack::Stack;
 use crate::unet::{Unet, UnetRun, reference};
 use crate::vision::{Vision, VisionRun};
@@ -16,7 +17,7 @@ const STEPS: usize = 10;
 
 /// All workloads.
 pub fn all() -> Vec<Workload> {
-    [models(), convolutions(), operations(), bf16(), vision(), metrics()].concat()
+    [models(), convolutions(), operations(), bf16(), vision(), metrics(), prototypes()].concat()
 }
 
 /// Networks, and the layers of larger ones.
@@ -198,6 +199,17 @@ pub fn metrics() -> Vec<Workload> {
     let mut all = presets.map(|preset| Metric::Ssim { preset, images: 100, size: 512 }).to_vec();
     all.extend([Metric::Moments { vectors, dim }, Metric::Frechet { vectors, dim }]);
     all.into_iter().map(Workload::metric).collect()
+}
+
+/// Nearest patches and a projection, at the sizes of networks for 200 classes with 10 prototypes each.
+pub fn prototypes() -> Vec<Workload> {
+    let (channels, vectors) = (128, 2000);
+    let mut all = both_passes(vec![
+        Op::NearestPatch { batch: 80, channels, size: 7, vectors },
+        Op::NearestPatch { batch: 8, channels, size: 14, vectors: 200 },
+    ]);
+    all.push(Workload::push(Push { images: 1000, at_once: 80, channels, size: 7, prototypes: vectors }));
+    all
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod machine;
 pub mod metric;
 pub mod op;
 pub mod precision;
+pub mod push;
 pub mod serve;
 pub mod stack;
 pub mod unet;

@@ -8,6 +8,7 @@ use xdiff_examples::AnyError;
 use crate::metric::Metric;
 use crate::op::{self, Op, Pass};
 use crate::precision::Precision;
+use crate::push::Push;
 use crate::stack::Stack;
 use crate::unet::Unet;
 use crate::vision::Vision;
@@ -45,6 +46,8 @@ pub enum Table {
     Vision,
     /// Metrics.
     Metrics,
+    /// Nearest patches, and prototypes that become theirs.
+    Prototypes,
 }
 
 /// What is done.
@@ -66,6 +69,8 @@ pub enum Work {
     Metric(Metric),
     /// A network for classification.
     Vision(Vision),
+    /// A projection of prototypes.
+    Push(Push),
 }
 
 /// Does the work once at each call and says how long it took.
@@ -100,7 +105,11 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> Result<T, AnyError>) -> Result<Dur
 impl Workload {
     /// A pass of an operation in f32.
     pub fn op(op: Op, pass: Pass) -> Self {
-        let table = if matches!(op, Op::Conv2d { .. }) { Table::Convolutions } else { Table::Operations };
+        let table = match op {
+            Op::Conv2d { .. } => Table::Convolutions,
+            Op::NearestPatch { .. } => Table::Prototypes,
+            _ => Table::Operations,
+        };
         let (flops, bytes) = (op.flops(pass), op.bytes(pass));
         let name = format!("{}/{}", op.name(), pass.name());
         Self { name, table, precision: Precision::F32, work: Work::Op { op, pass }, flops, bytes }
@@ -131,6 +140,12 @@ impl Workload {
         Self { name, table, precision, work, flops, bytes }
     }
 
+    /// A projection of prototypes.
+    pub fn push(push: Push) -> Self {
+        let (name, flops) = (push.name(), push.flops());
+        Self { table: Table::Prototypes, ..Self::model(name, Work::Push(push), flops) }
+    }
+
     fn model(name: String, work: Work, flops: u64) -> Self {
         Self { name, table: Table::Models, precision: Precision::F32, work, flops, bytes: 0 }
     }
@@ -158,6 +173,7 @@ impl Workload {
             Work::Unet(unet) => unet.prepare(),
             Work::Metric(metric) => metric.prepare(),
             Work::Vision(vision) => vision.prepare(),
+            Work::Push(push) => push.prepare(),
         })?;
         Ok(Prepared { run: Box::new(move || precision.within(&mut run)), parameters })
     }

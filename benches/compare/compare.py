@@ -30,7 +30,7 @@ import tables
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TABLES = "models", "convolutions", "operations", "bf16", "vision", "metrics"
+TABLES = "models", "convolutions", "operations", "bf16", "vision", "metrics", "prototypes"
 # Seconds of a turn.
 TURN = {"models": 2.0, "vision": 2.0, "metrics": 0.1}
 SHORT_TURN = 0.4

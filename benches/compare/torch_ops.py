@@ -5,6 +5,7 @@ import time
 import torch
 from torch import nn
 from torch.nn import functional
+from torch_prototypes import NearestPatch
 
 ACTIVATIONS = {
     "silu": nn.SiLU,
@@ -90,6 +91,8 @@ def layer(op):
         pool = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}[op["kind"]]
         padding = (op["kernel"] - 1) // 2
         return pool(op["kernel"], stride=op["stride"], padding=padding), image(op["channels"])
+    if kind == "nearest_patch":
+        return NearestPatch(op["vectors"], op["channels"]), image(op["channels"])
     if kind == "add":
         return Call(torch.add), [op["shape"], op["shape"]]
     if kind == "add_channels":

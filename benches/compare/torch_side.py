@@ -17,6 +17,7 @@ import sys
 import torch
 from torch_metrics import prepare_metric
 from torch_ops import converted, parameters, prepare_op, prepare_stack, tensor, timed
+from torch_prototypes import prepare_push
 
 SIDE = 2048
 COPIED = 1 << 26
@@ -120,6 +121,7 @@ def training(loss, optimizer):
 PREPARE = {
     "metric": prepare_metric,
     "op": prepare_op,
+    "push": prepare_push,
     "stack": prepare_stack,
     "unet": prepare_unet,
     "vision": prepare_vision,

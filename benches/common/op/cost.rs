@@ -13,6 +13,7 @@ impl Op {
             | Self::GroupNorm { batch, channels, size, .. }
             | Self::BatchNorm { batch, channels, size, .. }
             | Self::Upsample { batch, channels, size }
+            | Self::NearestPatch { batch, channels, size, .. }
             | Self::Pool { batch, channels, size, .. } => vec![vec![*batch, *channels, *size, *size]],
             Self::Linear { batch, rows, inputs: width, .. } | Self::LayerNorm { batch, rows, width } => {
                 vec![vec![*batch, *rows, *width]]
@@ -50,6 +51,7 @@ impl Op {
             }
             Self::Upsample { batch, channels, size } => vec![*batch, *channels, 2 * size, 2 * size],
             Self::Cat { batch, channels: [a, b], size } => vec![*batch, a + b, *size, *size],
+            Self::NearestPatch { batch, vectors, .. } => vec![*batch, *vectors],
             Self::AdamW { tensors, values } | Self::Ema { tensors, values } => vec![*tensors, *values],
             _ => self.inputs().swap_remove(0),
         }
@@ -65,6 +67,7 @@ impl Op {
             Self::GroupNorm { channels: width, .. }
             | Self::BatchNorm { channels: width, .. }
             | Self::LayerNorm { width, .. } => 2 * width,
+            Self::NearestPatch { channels, vectors, .. } => vectors * channels,
             Self::AdamW { tensors, values } | Self::Ema { tensors, values } => tensors * values,
             _ => 0,
         }
@@ -72,7 +75,7 @@ impl Op {
 
     /// Floating-point operations: two a multiply-add of convolutions, linear layers and attention,
     /// and twice as many for the backward pass, which has two products for each. 0 for what only
-    /// moves through memory.
+    /// moves through memory, as gradients of nearest patches do: they touch no other patch.
     pub fn flops(&self, pass: Pass) -> u64 {
         let output: usize = self.output().iter().product();
         let products = match self {
@@ -81,6 +84,9 @@ impl Op {
             }
             Self::Linear { inputs, .. } => output * inputs,
             Self::Attention { keys, .. } => 2 * output * keys,
+            Self::NearestPatch { channels, size, .. } if pass == Pass::Forward => {
+                output * size * size * channels
+            }
             _ => 0,
         };
         let times = if pass == Pass::Backward { 4 } else { 2 };

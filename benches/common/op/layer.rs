@@ -3,9 +3,10 @@
 use candle_core::Tensor;
 use xdiff::nn::layers::{
     Activation, AttentionOptions, BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig, GroupNorm, LayerNorm,
-    Linear, Mode, Pool2d, add, attention, avg_pool2d, max_pool2d, softmax_last_dim, upsample_nearest2d,
+    Linear, Mode, Pool2d, add, attention, avg_pool2d, max_pool2d, nearest_patch, softmax_last_dim,
+    upsample_nearest2d,
 };
-use xdiff::nn::{Params, Result as NnResult};
+use xdiff::nn::{Init, Params, Result as NnResult};
 use xdiff_examples::AnyError;
 
 use super::{Op, Pooling};
@@ -66,6 +67,10 @@ pub(crate) fn layer(op: &Op, params: &Params) -> Result<Layer, AnyError> {
                 Pooling::Max => Box::new(move |x| max_pool2d(&x[0], &pool)),
                 Pooling::Avg => Box::new(move |x| avg_pool2d(&x[0], &pool)),
             }
+        }
+        Op::NearestPatch { channels, vectors, .. } => {
+            let vectors = params.weight("vectors", (vectors, channels), Init::Unit)?;
+            Box::new(move |x| Ok(nearest_patch(&x[0], &vectors)?.0))
         }
         Op::Add { .. } | Op::AddChannels { .. } => Box::new(|x| add(&x[0], &x[1])),
         Op::Cat { .. } => Box::new(|x| Ok(Tensor::cat(x, 1)?)),

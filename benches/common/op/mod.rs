@@ -143,6 +143,17 @@ pub enum Op {
         /// Steps between windows.
         stride: usize,
     },
+    /// The squared distance from each of many vectors to the nearest patch of each image.
+    NearestPatch {
+        /// Images.
+        batch: usize,
+        /// Channels: numbers of a patch, and of a vector.
+        channels: usize,
+        /// Side.
+        size: usize,
+        /// Vectors.
+        vectors: usize,
+    },
     /// The sum of two tensors.
     Add {
         /// Of this shape.
@@ -280,6 +291,9 @@ impl Op {
                     Pooling::Avg => "avg",
                 };
                 format!("{kind}_pool/{batch}x{channels}x{size}^2_{kernel}x{kernel}_s{stride}")
+            }
+            Self::NearestPatch { batch, channels, size, vectors } => {
+                format!("nearest_patch/{batch}x{channels}x{size}^2_{vectors}")
             }
             Self::Add { shape } => format!("add/{}", by(shape)),
             Self::AddChannels { batch, channels, size } => {

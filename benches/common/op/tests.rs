@@ -35,6 +35,7 @@ fn small() -> Vec<Op> {
         Op::Upsample { batch: 1, channels: 2, size: 3 },
         pool(Pooling::Max, 3),
         pool(Pooling::Avg, 2),
+        Op::NearestPatch { batch: 2, channels: 3, size: 4, vectors: 5 },
         Op::Add { shape: vec![2, 3] },
         Op::AddChannels { batch: 2, channels: 3, size: 2 },
         Op::Cat { batch: 1, channels: [2, 3], size: 2 },
@@ -122,6 +123,9 @@ fn costs_are_those_counted_by_hand() {
     // Two products of 5 × 4 × 3 for each of two heads.
     let attention = Op::Attention { batch: 1, heads: 2, queries: 5, keys: 3, width: 4, packed: false };
     assert_eq!(attention.flops(Pass::Forward), 2 * 2 * 2 * 60);
+    // 2 · 7 distances to 5² patches, of 3 products each.
+    let nearest = Op::NearestPatch { batch: 2, channels: 3, size: 5, vectors: 7 };
+    assert_eq!((nearest.flops(Pass::Forward), nearest.flops(Pass::Backward)), (2 * 14 * 25 * 3, 0));
     let silu = Op::Activation { function: Activation::Silu, shape: vec![3, 5] };
     assert_eq!((silu.flops(Pass::Forward), silu.bytes(Pass::Forward)), (0, 4 * 30));
     assert_eq!(silu.bytes(Pass::Backward), 4 * 45);

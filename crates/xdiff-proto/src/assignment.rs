@@ -6,6 +6,18 @@ use crate::slots::SlotSampling;
 use crate::{Error, Result};
 
 /// How prototypes are assigned to classes.
+///
+/// ```
+/// use xdiff_proto::Assignment;
+///
+/// let fixed = Assignment::Fixed { classes: 2 };
+/// assert_eq!(fixed.class_of(6), Some(vec![0, 0, 0, 1, 1, 1]));
+/// assert!(fixed.validate(7).is_err());
+/// // Seven prototypes, of which the second class has three.
+/// let given = Assignment::Given { classes: 2, class_of: vec![0, 0, 0, 1, 1, 1, 0] };
+/// given.validate(7)?;
+/// # Ok::<(), xdiff_proto::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]

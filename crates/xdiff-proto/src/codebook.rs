@@ -7,6 +7,21 @@ use crate::Result;
 
 /// What a soft codebook finds in images (Dey & Saikia 2025, Eq. 9): each patch f_i is written as an
 /// average z_i = Σ_j α_ij p_j of all prototypes, with weights α_ij = softmax_j(−‖f_i − p_j‖²).
+///
+/// ```
+/// use candle_core::Device;
+/// use xdiff_nn::{Params, Rng};
+/// use xdiff_proto::{PrototypeNetwork, soft_codebook};
+///
+/// // Four prototypes over features that are there already.
+/// let network = PrototypeNetwork::new(&soft_codebook(6, 4), (), &Params::fresh(0, &Device::Cpu))?;
+/// let features = Rng::new(1).randn((2, 6, 3, 5), &Device::Cpu)?;
+/// if let Some(codes) = network.read(&features)?.codes {
+///     assert_eq!((codes.alpha.dims(), codes.z.dims()), (&[2, 4, 3, 5][..], &[2, 6, 3, 5][..]));
+///     assert_eq!(codes.influence()?.dims(), [2, 4]);
+/// }
+/// # Ok::<(), xdiff_proto::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Codes {
     /// The weight of each prototype at each position (B, P, h, w); they sum to 1 over P.

@@ -1,6 +1,7 @@
 //! Squared distances between patches and prototypes.
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
+use xdiff_nn::layers::{nearest_patch, patch_distances};
 
 use crate::{Error, Result};
 
@@ -21,20 +22,12 @@ pub struct Nearest {
 /// # Errors
 /// [`Error::Input`] when shapes do not fit.
 pub fn squared_distances(features: &Tensor, prototypes: &Tensor) -> Result<Tensor> {
-    let (b, d, h, w) = features.dims4()?;
-    if prototypes.rank() != 2 || prototypes.dims()[1] != d {
-        let reason = format!("have shape {:?}, features of width {d} were given", prototypes.dims());
-        return Err(Error::input("prototypes", reason));
-    }
-    let patches = features.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
-    let norms = patches.sqr()?.sum_keepdim(D::Minus1)?;
-    let products = xdiff_nn::layers::linear(&patches, prototypes, None)?;
-    let distances =
-        (norms.broadcast_sub(&(products * 2.0)?)?).broadcast_add(&prototypes.sqr()?.sum(1)?)?.relu()?;
-    Ok(distances.transpose(1, 2)?.reshape((b, prototypes.dims()[0], h, w))?)
+    check(features, prototypes)?;
+    Ok(patch_distances(features, prototypes)?)
 }
 
-/// The nearest patch of each image to each prototype, without forming all distances.
+/// The nearest patch of each image to each prototype, without forming all distances
+/// ([`nearest_patch`]).
 ///
 /// # Shapes
 /// `features` (B, D, h, w), `prototypes` (P, D).
@@ -42,8 +35,61 @@ pub fn squared_distances(features: &Tensor, prototypes: &Tensor) -> Result<Tenso
 /// # Errors
 /// As [`squared_distances`]; [`Error::Input`] when there is no position.
 pub fn nearest(features: &Tensor, prototypes: &Tensor) -> Result<Nearest> {
-    let all = squared_distances(features, prototypes)?.flatten_from(2)?;
-    let position = all.argmin_keepdim(2)?;
-    let distance = all.gather(&position, 2)?.squeeze(2)?;
-    Ok(Nearest { distance, position: position.squeeze(2)? })
+    let (h, w) = check(features, prototypes)?;
+    if h == 0 || w == 0 {
+        return Err(Error::input("features", format!("have shape {:?}: no position", features.dims())));
+    }
+    let (distance, position) = nearest_patch(features, prototypes)?;
+    Ok(Nearest { distance, position })
+}
+
+/// Checks that the widths agree; the height and width of the maps.
+fn check(features: &Tensor, prototypes: &Tensor) -> Result<(usize, usize)> {
+    let &[_, d, h, w] = features.dims() else {
+        return Err(Error::input("features", format!("have shape {:?}, not (B, D, h, w)", features.dims())));
+    };
+    match *prototypes.dims() {
+        [p, width] if p > 0 && width == d && d > 0 => Ok((h, w)),
+        _ => {
+            let reason = format!("have shape {:?}, features of width {d} were given", prototypes.dims());
+            Err(Error::input("prototypes", reason))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xdiff_nn::Rng;
+
+    use super::*;
+
+    #[test]
+    fn the_nearest_is_the_least_of_all() {
+        let draw = |seed, dims: &[usize]| Rng::new(seed).randn(dims, &candle_core::Device::Cpu).unwrap();
+        let (features, prototypes) = (draw(1, &[3, 5, 4, 7]), draw(2, &[9, 5]));
+        let near = nearest(&features, &prototypes).unwrap();
+        let all = squared_distances(&features, &prototypes).unwrap();
+        assert_eq!(all.dims(), [3, 9, 4, 7]);
+        let all = all.flatten_from(2).unwrap();
+        let least = all.min(2).unwrap();
+        let off = (&least - &near.distance).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(off.to_scalar::<f32>().unwrap() < 1e-5);
+        let at = all.argmin(2).unwrap().to_vec2::<u32>().unwrap();
+        assert_eq!(near.position.to_vec2::<u32>().unwrap(), at);
+    }
+
+    #[test]
+    fn misfits_are_typed_errors() {
+        let zeros =
+            |dims: &[usize]| Tensor::zeros(dims, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        for (features, prototypes) in [
+            (&[2, 3, 4][..], &[5, 3][..]),
+            (&[2, 3, 4, 4], &[5, 4]),
+            (&[2, 3, 4, 4], &[3]),
+            (&[2, 3, 0, 4], &[5, 3]),
+        ] {
+            let refused = nearest(&zeros(features), &zeros(prototypes));
+            assert!(matches!(refused, Err(Error::Input { .. })), "{features:?} {prototypes:?}");
+        }
+    }
 }

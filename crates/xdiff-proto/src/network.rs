@@ -58,7 +58,8 @@ pub struct Reading {
     pub logits: Option<Tensor>,
     /// How alike each prototype and its nearest patch are (B, P): g of the papers.
     pub similarity: Tensor,
-    /// The nearest patch of each image to each prototype.
+    /// The nearest patch of each image to each prototype; under a similarity that
+    /// [normalises](Similarity::normalises), both are of length 1.
     pub nearest: Nearest,
     /// What the slots found, where prototypes are shared through slots.
     pub slots: Option<SlotReading>,

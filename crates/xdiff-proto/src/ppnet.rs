@@ -14,7 +14,6 @@ const WIDTH: usize = 128;
 /// `channels` are those of the features: 512 for VGG and ResNet-18, 2048 for ResNet-50, 1024 for
 /// DenseNet-121.
 ///
-///
 /// ```
 /// use xdiff_proto::{AddOn, Similarity, ppnet};
 ///

@@ -34,6 +34,19 @@ pub enum Preset {
 /// All are 128 wide, and after training as sharp as [`Gumbel`] says. Published are 202 prototypes, 256
 /// wide, for 200 kinds of birds on features trained with iNaturalist, and 195 prototypes for 196 makes of
 /// cars. `channels` are those of the features.
+///
+/// ```
+/// use xdiff_proto::{Assignment, Preset, SlotSampling, protopool};
+///
+/// let mut birds = protopool(Preset::Released, 2048, 200, 202);
+/// birds.width = 256;
+/// // The same without noise, at one temperature.
+/// if let Assignment::Slots { sampling, .. } = &mut birds.assignment {
+///     *sampling = SlotSampling::Softmax { temperature: 0.1 };
+/// }
+/// birds.validate()?;
+/// # Ok::<(), xdiff_proto::Error>(())
+/// ```
 pub fn protopool(preset: Preset, channels: usize, classes: usize, prototypes: usize) -> PrototypeConfig {
     let (mixing, gumbel, add_on) = match preset {
         Preset::Paper => (Mixing::Similarities, Gumbel::paper(), AddOn::Regular),

@@ -7,6 +7,16 @@ use crate::{Error, Result};
 
 /// How alike a patch and a prototype are, as a function of their squared distance d ≥ 0. All fall as d
 /// grows, so that the most similar patch is the nearest.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use xdiff_proto::Similarity;
+///
+/// let distances = Tensor::new(&[0f32, 1.0, 3.0], &Device::Cpu)?;
+/// let alike = Similarity::Reciprocal.of_distance(&distances)?;
+/// assert_eq!(alike.to_vec1::<f32>()?, [1.0, 0.5, 0.25]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Similarity {

@@ -257,3 +257,90 @@ fn mean_distances(patches: &Tensor, prototypes: &Tensor) -> Result<Tensor> {
     let distances = norms.broadcast_sub(&(products * 2.0)?)?.broadcast_add(&prototypes.sqr()?.sum(1)?)?;
     Ok(distances.relu()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn the_sharpness_follows_the_published_schedules() {
+        let (paper, released) = (Gumbel::paper().annealing, Gumbel::released().annealing);
+        for (epoch, of_paper, of_code) in [
+            (0, 0.0, 0.0),
+            (1, 184.390_889, 182.574_186),
+            (15, 714.142_843, 707.106_781),
+            (29, 992.975_327, 983.192_080),
+            (30, 1000.0, 1000.0),
+            (500, 1000.0, 1000.0),
+        ] {
+            assert!((paper.at(epoch) - of_paper).abs() < 1e-5, "paper, {epoch}: {}", paper.at(epoch));
+            assert!((released.at(epoch) - of_code).abs() < 1e-5, "code, {epoch}: {}", released.at(epoch));
+        }
+    }
+
+    #[test]
+    fn the_noise_is_that_of_gumbel() {
+        let like = Tensor::zeros((100, 500), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let noise = gumbel_noise(&like, &mut Rng::new(1)).unwrap().flatten_all().unwrap();
+        let noise: Vec<f64> = noise.to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect();
+        let mean = noise.iter().sum::<f64>() / noise.len() as f64;
+        let variance = noise.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / noise.len() as f64;
+        assert!(noise.iter().all(|x| x.is_finite()));
+        assert!((mean - 0.577_216).abs() < 0.02, "{mean}");
+        assert!((variance - 1.644_934).abs() < 0.05, "{variance}");
+    }
+
+    #[test]
+    fn noise_chooses_as_the_softmax_says() {
+        // With noise that is scaled, the largest number is a draw from softmax(θ) at any sharpness.
+        let scores = Tensor::new(&[2f32.ln(), 5f32.ln(), 3f32.ln()], &Device::Cpu).unwrap();
+        let sampling = SlotSampling::Gumbel(Gumbel { one_hot: OneHot::Always, ..Gumbel::paper() });
+        let mut shares = [0.0; 3];
+        for seed in 0..2000 {
+            let q = sampling.drawn(&scores, 7, &Rng::new(seed)).unwrap().to_vec1::<f32>().unwrap();
+            (0..3).for_each(|j| shares[j] += f64::from(q[j]) / 2000.0);
+        }
+        assert!(shares.iter().zip([0.2, 0.5, 0.3]).all(|(a, b)| (a - b).abs() < 0.05), "{shares:?}");
+    }
+
+    #[test]
+    fn without_training_there_is_no_chance_and_ties_go_to_the_first() {
+        let scores = Tensor::new(&[[0.1f32, 0.3, 0.3], [-1.0, 0.0, 1e-3]], &Device::Cpu).unwrap();
+        let settled = |sampling: SlotSampling| sampling.settled(&scores).unwrap().to_vec2::<f32>().unwrap();
+        let soft = settled(SlotSampling::Softmax { temperature: 0.1 });
+        let wanted = 1.0 / (2.0 + (-2f32).exp());
+        assert!((soft[0][1] - wanted).abs() < 1e-6 && (soft[0][2] - wanted).abs() < 1e-6, "{soft:?}");
+        // 10,000 · 1e-3 / 0.5 = 20.
+        let sharp = settled(SlotSampling::Gumbel(Gumbel::released()));
+        assert_eq!(sharp[0], [0.0, 0.5, 0.5]);
+        assert!((sharp[1][1] - 2.061_154e-9).abs() < 1e-12, "{sharp:?}");
+        let alone =
+            settled(SlotSampling::Gumbel(Gumbel { one_hot: OneHot::Inference, ..Gumbel::released() }));
+        assert_eq!(alone, [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]);
+    }
+
+    #[test]
+    fn values_out_of_range_are_errors() {
+        let gumbel = |change: &dyn Fn(&mut Gumbel)| {
+            let mut gumbel = Gumbel::paper();
+            change(&mut gumbel);
+            SlotSampling::Gumbel(gumbel)
+        };
+        let cases = [
+            (SlotSampling::Softmax { temperature: -1.0 }, "temperature"),
+            (SlotSampling::Softmax { temperature: f64::NAN }, "temperature"),
+            (gumbel(&|g| g.temperature = 0.0), "temperature"),
+            (gumbel(&|g| g.inference = f64::INFINITY), "inference"),
+            (gumbel(&|g| g.annealing.last = 0.0), "last"),
+            (gumbel(&|g| g.annealing.rate = -1.0), "rate"),
+        ];
+        for (sampling, field) in cases {
+            let e = sampling.validate().unwrap_err().to_string();
+            assert!(e.contains(&format!("`{field}`")), "{sampling:?}: {e}");
+        }
+        assert!(SlotSampling::default().validate().is_ok());
+        assert!(SlotSampling::Gumbel(Gumbel::released()).validate().is_ok());
+    }
+}

@@ -7,6 +7,7 @@ mod diffusion;
 mod metrics;
 mod model;
 mod nn;
+mod proto;
 mod proto_faithfulness;
 mod vision;
 
@@ -38,6 +39,9 @@ const OPS: &[(&str, Op)] = &[
     ("model.unet2d", model::unet2d),
     ("optim.adamw", nn::adamw),
     ("proto.faithfulness", proto_faithfulness::faithfulness),
+    ("proto.ppnet", proto::ppnet),
+    ("proto.protopool", proto::protopool),
+    ("proto.soft_codebook", proto::soft_codebook),
     ("rng.torch_randn", nn::torch_randn),
     ("schedule.betas", diffusion::betas),
     ("scheduler.add_noise", diffusion::add_noise),

@@ -5,6 +5,7 @@ use std::path::Path;
 use xdiff::core::cancel::CancelToken;
 use xdiff::viz::Report;
 
+use super::explain::explain;
 use super::explain::settings::Settings;
 use super::model::Model;
 use super::quality::{self, Weights};
@@ -57,6 +58,7 @@ pub fn report(
     report.table(&quality, "Intervals by bootstrap over samples. Nothing was tuned to come near the paper.");
     quality.save_csv(out.join("table1.csv"))?;
     quality.save_markdown(out.join("table1.md"))?;
+    let Some(explained) = explain(&mut report, work, settings, cancel)? else { return Ok(None) };
     report.save(out.join("report.html"))?;
-    Ok(Some(quality.to_markdown()))
+    Ok(Some(format!("{}\n{explained}", quality.to_markdown())))
 }

@@ -111,13 +111,10 @@ fn whole_rows(m: Matrix<'_>, lanes: usize) -> Option<Rows<'_>> {
     (side == 1 && len % lanes == 0 && len > 0 && count > 0).then_some(Rows { values: m.data, count, stride })
 }
 
-/// As [`product`], over packed operands: each task packs its own rows, and `b` is packed once. A
-/// number's sum has one order, whatever stands beside it, so samples need not be kept apart.
-fn packed(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, out: Writer<'_>) {
-    let ([m, depth], n, level) = (a.size, b.size[1], Level::best());
-    let (lanes, bundle) = (level.lanes(), BUNDLE * level.lanes());
-    let groups = n.div_ceil(lanes);
-    let mut columns = Scratch::take(groups * lanes * depth);
+/// Packs the columns of `b` for products with panels; those beyond fill up the last vector with zeros.
+pub(super) fn pack_matrix(b: Matrix<'_>, level: Level) -> Scratch {
+    let ([depth, n], lanes, bundle) = (b.size, level.lanes(), BUNDLE * level.lanes());
+    let mut columns = Scratch::take(n.div_ceil(lanes) * lanes * depth);
     columns.par_chunks_mut(bundle * depth).enumerate().for_each(|(i, columns)| {
         let (first, wide) = (i * bundle, columns.len() / depth);
         let part = b.part(0..depth, first..n.min(first + wide)).t();
@@ -137,6 +134,16 @@ fn packed(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, out: Writer<'_>) {
             filling.fill(0.0);
         }
     });
+    columns
+}
+
+/// As [`product`], over packed operands: each task packs its own rows, and `b` is packed once. A
+/// number's sum has one order, whatever stands beside it, so samples need not be kept apart.
+fn packed(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&[f32]>, out: Writer<'_>) {
+    let ([m, depth], n, level) = (a.size, b.size[1], Level::best());
+    let (lanes, bundle) = (level.lanes(), BUNDLE * level.lanes());
+    let groups = n.div_ceil(lanes);
+    let columns = pack_matrix(b, level);
     let step = ROWS;
     (0..m.div_ceil(step)).into_par_iter().with_max_len(1).for_each(|task| {
         let rows = task * step..((task + 1) * step).min(m);

@@ -20,6 +20,7 @@ pub(crate) mod matrix;
 pub(crate) mod moments;
 mod packing;
 mod panels;
+pub(crate) mod patches;
 pub(crate) mod pool;
 pub(crate) mod resample;
 pub(crate) mod simd;

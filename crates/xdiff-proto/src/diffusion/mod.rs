@@ -14,3 +14,4 @@ pub use noise::FeatureNoise;
 pub use sites::{MapGrid, SiteMap};
 pub use standardised::Standardised;
 pub use statistics::FeatureStatistics;
+pub(crate) use statistics::constant;

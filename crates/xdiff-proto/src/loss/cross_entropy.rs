@@ -1,6 +1,6 @@
 //! Cross-entropy.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use xdiff_nn::layers::log_softmax;
 
 use super::ownership::check_label;
@@ -38,11 +38,12 @@ pub fn cross_entropy(logits: &Tensor, labels: &[u32], weights: Option<&[f64]>) -
         let reason = "of this batch all have weight 0; use larger batches or other weights";
         return Err(Error::input("labels", reason));
     }
-    let mut targets = vec![0f32; labels.len() * classes];
+    let mut targets = vec![0f64; labels.len() * classes];
     for (i, label) in labels.into_iter().enumerate() {
-        targets[i * classes + label] = (share(label) / total) as f32;
+        targets[i * classes + label] = share(label) / total;
     }
-    let targets = Tensor::from_vec(targets, logits.shape(), logits.device())?;
+    let targets = Tensor::from_vec(targets, logits.shape(), &Device::Cpu)?;
+    let targets = targets.to_dtype(logits.dtype())?.to_device(logits.device())?;
     Ok((log_softmax(logits, 1)? * targets)?.sum_all()?.neg()?)
 }
 

@@ -20,6 +20,8 @@ use crate::{Batch, Error, Prototypes, Result, Similarity};
 pub use fingerprint::hash;
 pub use record::{Projection, Source};
 
+pub(crate) use patch::check_finite;
+
 use fingerprint::Fingerprint;
 use patch::{Patch, Seen};
 use search::{Rivals, Search};
@@ -61,8 +63,8 @@ pub struct Projected {
     pub projection: Projection,
     /// The pixels of each prototype's window (C, height, width).
     pub patches: Vec<Tensor>,
-    /// The squared distances from each new prototype to all patches of its source image (P, h, w); 0 at
-    /// its own position.
+    /// The squared distances from each new prototype to all patches of its source image (P, h, w), as the
+    /// similarity takes them; 0 at its own position.
     pub maps: Tensor,
 }
 
@@ -150,7 +152,7 @@ where
             }
             _ => sizes = Some(now),
         }
-        let seen = Seen::new(&batch, features, images, config)?;
+        let seen = Seen::new(&batch, &features, &vectors, images, config)?;
         search.add(&rivals, &seen)?;
         images += batch.len();
     }
@@ -213,7 +215,7 @@ fn assemble(
             row: patch.position / sizes.map.1,
             column: patch.position % sizes.map.1,
             window: patch.window,
-            distance: patch::distance(&patch.vector, &before, config.similarity.normalises()),
+            distance: patch::distance(&patch.vector, &before, config.similarity),
         });
     }
     let projection = Projection {

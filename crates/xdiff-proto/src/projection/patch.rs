@@ -43,10 +43,11 @@ pub(super) struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    /// Checks that the features are finite.
+    /// Checks that the features are finite, and takes them to where prototypes are compared with them.
     pub(super) fn new(
         batch: &'a Batch,
-        features: Tensor,
+        features: &Tensor,
+        prototypes: &Tensor,
         first: usize,
         config: &ProjectionConfig,
     ) -> Result<Self> {
@@ -54,12 +55,8 @@ impl<'a> Seen<'a> {
         let features = features.detach().to_dtype(DType::F32)?;
         let rows = features.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
         let rows = rows.flatten_all()?.to_vec1::<f32>()?;
-        for (id, rows) in batch.ids().iter().zip(rows.chunks_exact(h * w * width)) {
-            if rows.iter().any(|v| !v.is_finite()) {
-                return Err(not_finite("the features", format!("image `{id}`")));
-            }
-        }
-        let compared = if config.similarity.normalises() { unit(&features, 1)? } else { features };
+        check_finite(batch, &rows)?;
+        let (compared, _) = config.similarity.space(&features, prototypes)?;
         Ok(Self {
             batch,
             compared,
@@ -103,8 +100,7 @@ impl<'a> Seen<'a> {
         let size = h * w * self.width;
         let rows: Vec<&[f32]> = self.rows[b * size..][..size].chunks_exact(self.width).collect();
         let vector = rows[position].to_vec();
-        let unit = self.similarity.normalises();
-        let map: Vec<f32> = rows.iter().map(|row| distance(&vector, row, unit) as f32).collect();
+        let map: Vec<f32> = rows.iter().map(|row| distance(&vector, row, self.similarity) as f32).collect();
         let image = self.batch.images().get(b)?;
         let (_, height, width) = image.dims3()?;
         let activation = self.activation(&map)?;
@@ -135,27 +131,28 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Vectors along a dimension, scaled to length 1; a vector of zeros stays.
-pub(super) fn unit(vectors: &Tensor, dim: usize) -> Result<Tensor> {
-    let norms = vectors.sqr()?.sum_keepdim(dim)?.sqrt()?.maximum(SHORTEST)?;
-    Ok(vectors.broadcast_div(&norms)?)
-}
-
-/// The length below which a vector is not scaled to length 1.
-const SHORTEST: f64 = 1e-12;
-
-/// The squared distance of two vectors of one width, scaled to length 1 if asked for; 0 of equal ones.
-pub(super) fn distance(a: &[f32], b: &[f32], unit: bool) -> f64 {
-    let scale = |v: &[f32]| {
-        let square: f64 = v.iter().map(|v| f64::from(*v).powi(2)).sum();
-        if unit { square.sqrt().max(SHORTEST).recip() } else { 1.0 }
-    };
-    let (by_a, by_b) = (scale(a), scale(b));
-    a.iter().zip(b).map(|(a, b)| (f64::from(*a) * by_a - f64::from(*b) * by_b).powi(2)).sum()
+/// The squared distance of two vectors of one width where `similarity` takes it; 0 of equal ones, except
+/// that vectors of zeros have no angle ([`Similarity::Cosine`]).
+pub(super) fn distance(a: &[f32], b: &[f32], similarity: Similarity) -> f64 {
+    let length = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    let (of_a, of_b) = if similarity.normalises() { (length(a), length(b)) } else { (1.0, 1.0) };
+    if of_a == 0.0 || of_b == 0.0 {
+        return 2.0;
+    }
+    a.iter().zip(b).map(|(a, b)| (f64::from(*a) / of_a - f64::from(*b) / of_b).powi(2)).sum()
 }
 
 fn not_finite(what: &'static str, of: String) -> Error {
     Error::NonFinite { what, of, hint: "look at its pixels and at the extractor's weights" }
+}
+
+/// An error naming an image unless all its features are finite: those of all images, one after another.
+pub(crate) fn check_finite(batch: &Batch, features: &[f32]) -> Result<()> {
+    let finite = |of_image: &[f32]| of_image.iter().all(|v| v.is_finite());
+    match features.chunks_exact(features.len() / batch.len()).position(|image| !finite(image)) {
+        Some(b) => Err(not_finite("the features", format!("image `{}`", batch.ids()[b]))),
+        None => Ok(()),
+    }
 }
 
 /// An error naming `of` unless all numbers are finite.

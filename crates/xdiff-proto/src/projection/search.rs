@@ -6,7 +6,7 @@ use candle_core::{D, Tensor};
 
 use super::ProjectionConfig;
 use super::matching::Matching;
-use super::patch::{Patch, Seen, unit};
+use super::patch::{Patch, Seen};
 use crate::{Error, Result, nearest, squared_distances};
 
 /// Prototypes that are projected onto the same images.
@@ -36,8 +36,8 @@ pub(super) struct Rivals {
 
 impl Rivals {
     pub(super) fn new(vectors: &Tensor, config: &ProjectionConfig) -> Result<Self> {
-        let count = vectors.dims2()?.0;
-        let vectors = if config.similarity.normalises() { unit(vectors, 1)? } else { vectors.clone() };
+        let (count, width) = vectors.dims2()?;
+        let (_, vectors) = config.similarity.space(&vectors.reshape((count, width, 1, 1))?, vectors)?;
         let Some(class_of) = &config.class_of else {
             let all = Group { class: None, members: (0..count).collect(), vectors };
             return Ok(Self { groups: vec![all], count });

@@ -14,6 +14,7 @@ use xdiff::proto::diffusion::{
     DiffusionFeatures, DiffusionFeaturesConfig, FeatureStatistics, SiteMap, Standardised,
 };
 use xdiff::proto::projection::hash;
+use xdiff::proto::train::Batches;
 
 use super::settings::Settings;
 use crate::AnyError;
@@ -43,7 +44,7 @@ pub fn features<'m>(
     let name = format!("U-Net of preset {} after {} steps, {}", model.preset.name, model.steps, model.data);
     let schedule = NoiseSchedule::new(&model.preset.schedule)?;
     let features = DiffusionFeatures::new(&model.unet, name, schedule, config)?;
-    let measured = FeatureStatistics::measure(&features, batches(train, &model.mask))?;
+    let measured = FeatureStatistics::measure(&features, all(&batches(train, &model.mask)))?;
     Ok(Remembered::new(Standardised::new(features, &measured, settings.spread)?))
 }
 
@@ -64,26 +65,76 @@ pub fn stacked<'a>(
     Ok(Tensor::from_vec(values, ((), 2, side, side), &Device::Cpu)?)
 }
 
-/// A dataset in order, batch by batch.
-pub fn batches<'a>(
+/// A dataset in order, batch by batch, the same in every epoch.
+pub fn batches<'a>(data: &'a dyn Dataset, mask: &'a MaskKind) -> Batches<'a> {
+    Batches::new(data.len().div_ceil(BATCH), move |_, number| batch(data, mask, number))
+}
+
+/// The batch of a number.
+fn batch(data: &dyn Dataset, mask: &MaskKind, number: usize) -> Result<Batch, AnyError> {
+    let samples = (number * BATCH..(number * BATCH + BATCH).min(data.len()))
+        .map(|i| Ok(data.get(i, &mut Rng::new(0))?))
+        .collect::<Result<Vec<_>, AnyError>>()?;
+    let side = samples.first().map_or(1, |s| s.image.height());
+    let pairs = samples
+        .iter()
+        .map(|s| {
+            let mask = s.masks.get(mask).ok_or_else(|| format!("{} has no `{mask}` mask", s.info.id))?;
+            Ok((s.image.data(), mask.data()))
+        })
+        .collect::<Result<Vec<_>, AnyError>>()?;
+    let ids = samples.iter().map(|s| s.info.id.clone()).collect();
+    Ok(Batch::unlabelled(stacked(pairs.into_iter(), side)?, ids)?)
+}
+
+/// The images of a dataset by their names, as the network takes them.
+pub struct Images<'a> {
     data: &'a dyn Dataset,
     mask: &'a MaskKind,
-) -> impl Iterator<Item = Result<Batch, AnyError>> + 'a {
-    (0..data.len()).step_by(BATCH).map(move |start| {
-        let samples = (start..(start + BATCH).min(data.len()))
-            .map(|i| Ok(data.get(i, &mut Rng::new(0))?))
-            .collect::<Result<Vec<_>, AnyError>>()?;
-        let side = samples[0].image.height();
-        let pairs = samples
-            .iter()
-            .map(|s| {
-                let mask = s.masks.get(mask).ok_or_else(|| format!("{} has no `{mask}` mask", s.info.id))?;
-                Ok((s.image.data(), mask.data()))
-            })
-            .collect::<Result<Vec<_>, AnyError>>()?;
-        let ids = samples.iter().map(|s| s.info.id.clone()).collect();
-        Ok(Batch::unlabelled(stacked(pairs.into_iter(), side)?, ids)?)
-    })
+    index: HashMap<String, usize>,
+}
+
+impl std::fmt::Debug for Images<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Images").field("count", &self.index.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Images<'a> {
+    /// # Errors
+    /// When a name cannot be had.
+    pub fn new(data: &'a dyn Dataset, mask: &'a MaskKind) -> Result<Self, AnyError> {
+        let index = (0..data.len()).map(|i| Ok((data.info(i)?.id, i))).collect::<Result<_, AnyError>>()?;
+        Ok(Self { data, mask, index })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// The image of a name with its mask (2, side, side).
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn get(&self, name: &str) -> Result<Tensor, AnyError> {
+        let index = self.index.get(name).ok_or_else(|| format!("{name} is no training image"))?;
+        let sample = self.data.get(*index, &mut Rng::new(0))?;
+        let mask =
+            sample.masks.get(self.mask).ok_or_else(|| format!("{name} has no `{}` mask", self.mask))?;
+        let pair = (sample.image.data(), mask.data());
+        Ok(stacked(std::iter::once(pair), sample.image.height())?.get(0)?)
+    }
+}
+
+/// All batches of an epoch.
+pub fn all<'a>(batches: &'a Batches<'a>) -> impl Iterator<Item = xdiff::proto::Result<Batch>> + 'a {
+    (0..batches.count()).map(|number| batches.get(0, number))
 }
 
 /// Features that are computed once for each image and then remembered, by the hash of its pixels.

@@ -11,6 +11,7 @@ use xdiff::viz::{
     LikenessOptions, LineChart, LineSeries, PictureBox, Plane, likeness_panel,
 };
 
+use super::features::Images;
 use super::study::{Explained, Outcome, Samples};
 use crate::AnyError;
 use crate::pictures::grey;
@@ -91,7 +92,8 @@ pub fn influences(outcomes: &[Outcome]) -> Result<RgbImage, AnyError> {
             Some(HistogramSeries::new(o.method.name(), values))
         })
         .collect();
-    let m = outcomes.iter().filter_map(|o| o.runs.first()).map(|run| run.influence[0].len()).max().unwrap_or(1);
+    let m =
+        outcomes.iter().filter_map(|o| o.runs.first()).map(|run| run.influence[0].len()).max().unwrap_or(1);
     let chart = Histogram {
         options: ChartOptions {
             guides: vec![Guide::Vertical(1.0 / m as f64)],
@@ -130,7 +132,6 @@ fn picture(image: &candle_core::Tensor) -> Result<RgbImage, AnyError> {
 }
 
 /// The top prototypes of a sample: where each is seen in it, and the training image that each is from.
-/// `source` gives the training image of a name (C, side, side).
 ///
 /// # Errors
 /// When a source is missing.
@@ -139,8 +140,7 @@ pub fn panel(
     explained: &Explained,
     samples: &Samples,
     index: usize,
-    config: &ProjectionConfig,
-    source: &dyn Fn(&str) -> Result<candle_core::Tensor, AnyError>,
+    (config, images): (&ProjectionConfig, &Images<'_>),
 ) -> Result<RgbImage, AnyError> {
     let queries = Queries::new(&samples.images, &samples.embedded, &explained.projected, config)?;
     let influence = &explained.influence[index];
@@ -155,7 +155,7 @@ pub fn panel(
                 query_box: picture_box(&queries.window(index, j)?),
                 map: Plane::new(h, w, map.flatten_all()?.to_vec1()?)?,
                 caption: format!("NIS {:.3}", influence[j]),
-                source: picture(&source(&from.image)?)?,
+                source: picture(&images.get(&from.image)?)?,
                 source_box: picture_box(&from.window),
                 source_caption: from.image.clone(),
             })

@@ -5,21 +5,22 @@ use indicatif::{ProgressBar, ProgressStyle};
 use xdiff::core::FeatureExtractor;
 use xdiff::core::cancel::CancelToken;
 use xdiff::nn::Rng;
+use xdiff::nn::layers::softmax;
 use xdiff::proto::correlation::{Correlation, Queries};
 use xdiff::proto::faithfulness::{
     Definition, Evidence, FaithfulnessConfig, FaithfulnessReport, Run, random_patches, reconstruction_change,
 };
 use xdiff::proto::influence::mean_assignment;
 use xdiff::proto::projection::{Projected, ProjectionConfig, project};
+use xdiff::proto::train::Batches;
 use xdiff::proto::window::{ReceptiveField, WindowRule};
-use xdiff::proto::{Prototypes, Similarity, soft_assignment};
+use xdiff::proto::{Prototypes, Similarity, squared_distances};
 
-use super::features::{BATCH, Features, batches, stacked};
+use super::features::{BATCH, Features, Images, all, stacked};
 use super::method::Method;
 use super::settings::Settings;
 use crate::AnyError;
 use crate::mri::sampling::Sampled;
-use crate::mri::source::MriData;
 
 /// The samples as the network sees them, and their features.
 #[derive(Debug)]
@@ -108,13 +109,18 @@ fn look(
     method: Method,
     samples: &Samples,
     projected: &Projected,
-    config: &ProjectionConfig,
+    (config, images): (&ProjectionConfig, &Images<'_>),
 ) -> Result<Seen, AnyError> {
+    let sources = &projected.projection.sources;
+    let sources = sources.iter().map(|s| images.get(&s.image)).collect::<Result<Vec<_>, _>>()?;
     // The mask is the condition and not what was drawn: only the image is compared.
-    let queries = Queries::new(&samples.images, &samples.embedded, projected, config)?.of_channels(1)?;
+    let queries = Queries::new(&samples.images, &samples.embedded, projected, config)?
+        .of_channels(1)?
+        .with_sources(&sources)?;
     let bare = match method {
         Method::SoftCodebook => {
-            let alpha = soft_assignment(&samples.embedded, &projected.vectors)?;
+            let distances = squared_distances(&samples.embedded, &projected.vectors)?;
+            let alpha = softmax(&distances.neg()?, 1)?;
             Evidence::from_influence(mean_assignment(&alpha)?)?
         }
         _ => Evidence::from_similarity(&queries.similarity()?)?,
@@ -122,7 +128,6 @@ fn look(
     let changes = reconstruction_change(&samples.embedded, &projected.vectors)?;
     let evidence = Correlation::ALL
         .into_iter()
-        .filter(|kind| *kind != Correlation::WholeImage)
         .map(|kind| {
             let with = bare.clone().with_correlations(kind, queries.correlation(kind)?)?;
             Ok(with.with_changes(changes.clone())?)
@@ -147,13 +152,11 @@ const DEFINITIONS: [Definition; 5] = [
 pub fn study(
     features: &Features<'_>,
     samples: &Samples,
-    data: &MriData,
-    settings: &Settings,
+    (training, images): (&Batches<'_>, &Images<'_>),
+    (config, settings): (&ProjectionConfig, &Settings),
     cancel: &CancelToken,
 ) -> Result<Option<Vec<Outcome>>, AnyError> {
-    let images = || batches(&*data.train, &data.mask);
-    let config = projection(settings, &samples.embedded, samples.images.dim(2)?)?;
-    let push = |prototypes: &Prototypes| project(features, prototypes, images(), &config);
+    let push = |prototypes: &Prototypes| project(features, prototypes, all(training), config);
     let seeds: Vec<u64> = (0..settings.seeds).map(|k| settings.seed + k).collect();
     let style = ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {eta}")?;
     let bar = ProgressBar::new((seeds.len() * (Method::ALL.len() + 1)) as u64).with_style(style);
@@ -162,7 +165,7 @@ pub fn study(
     let mut random = Vec::new();
     for seed in &seeds {
         let rng = Rng::new(*seed).fork("random prototypes");
-        random.push(push(&random_patches(features, images(), settings.prototypes, &rng)?)?);
+        random.push(push(&random_patches(features, all(training), settings.prototypes, &rng)?)?);
         bar.inc(1);
     }
     let faithfulness = FaithfulnessConfig {
@@ -176,21 +179,16 @@ pub fn study(
         bar.set_message(method.name());
         let chance = random
             .iter()
-            .map(|projected| Ok(look(method, samples, projected, &config)?.evidence))
+            .map(|projected| Ok(look(method, samples, projected, (config, images))?.evidence))
             .collect::<Result<Vec<_>, AnyError>>()?;
         let (mut explained, mut evidence) = (Vec::new(), Vec::new());
         for seed in &seeds {
             if cancel.is_cancelled() {
                 return Ok(None);
             }
-            let projected = push(&method.train(features, data, settings, *seed)?)?;
-            let seen = look(method, samples, &projected, &config)?;
-            explained.push(Explained {
-                seed: *seed,
-                projected,
-                influence: seen.influence,
-                maps: seen.maps,
-            });
+            let projected = method.train(features, training, settings, (config, *seed), cancel)?;
+            let seen = look(method, samples, &projected, (config, images))?;
+            explained.push(Explained { seed: *seed, projected, influence: seen.influence, maps: seen.maps });
             evidence.push(seen.evidence);
             bar.inc(1);
         }

@@ -72,7 +72,9 @@ fn all_distances(small: &Small, images: &[Tensor], prototypes: &Prototypes) -> V
     };
     let features: Vec<_> = images.iter().map(rows).collect();
     let to = |p: &Vec<f32>| {
-        let of = |image: &Vec<Vec<f32>>| image.iter().map(|row| patch::distance(row, p, false)).collect();
+        let of = |image: &Vec<Vec<f32>>| {
+            image.iter().map(|row| patch::distance(row, p, Similarity::Linear)).collect()
+        };
         features.iter().map(of).collect()
     };
     prototypes.vectors().to_vec2::<f32>().unwrap().iter().map(to).collect()
