@@ -14,10 +14,10 @@ import warnings
 import torch
 
 from reference import case as cases
-from reference import lpips, metrics, models, proto, schedules, spacing, vision
+from reference import lpips, metrics, models, proto, proto_faithfulness, schedules, spacing, vision
 
 ROOT = pathlib.Path(__file__).parent / "cases"
-FAMILIES = [schedules, spacing, models, metrics, vision, lpips, proto]
+FAMILIES = [schedules, spacing, models, metrics, vision, lpips, proto, proto_faithfulness]
 
 
 def difference(case, path):

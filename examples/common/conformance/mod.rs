@@ -8,6 +8,7 @@ mod metrics;
 mod model;
 mod nn;
 mod proto;
+mod proto_faithfulness;
 mod vision;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ const OPS: &[(&str, Op)] = &[
     ("metric.surface", metrics::surface),
     ("model.unet2d", model::unet2d),
     ("optim.adamw", nn::adamw),
+    ("proto.faithfulness", proto_faithfulness::faithfulness),
     ("proto.ppnet", proto::ppnet),
     ("proto.protopool", proto::protopool),
     ("proto.soft_codebook", proto::soft_codebook),
