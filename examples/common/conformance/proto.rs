@@ -47,7 +47,8 @@ fn read(
     let vectors = case.weight("prototype_vectors")?.to_dtype(DType::F32)?;
     let prototypes = Prototypes::from_vectors(&vectors)?;
     let (count, width) = (prototypes.len(), prototypes.width());
-    let mut weights = BTreeMap::from([("prototype_vectors".to_owned(), vectors.reshape((count, width, 1, 1))?)]);
+    let mut weights =
+        BTreeMap::from([("prototype_vectors".to_owned(), vectors.reshape((count, width, 1, 1))?)]);
     for name in ["last_layer.weight", "proto_presence"] {
         weights.extend(optional(case, name)?.map(|w| (name.to_owned(), w)));
     }

@@ -73,6 +73,20 @@ pub fn choose(data: &dyn Dataset, mask: &MaskKind, count: usize) -> Result<Vec<u
     Ok((0..n).map(|k| marked[k * marked.len() / n]).collect())
 }
 
+/// The scheduler that a model's preset asks for.
+///
+/// # Errors
+/// When the preset's schedule cannot be used.
+pub fn scheduler(model: &Model) -> Result<Ddim, AnyError> {
+    Ok(Ddim::new(DdimConfig {
+        schedule: model.preset.schedule.clone(),
+        prediction_type: model.preset.prediction,
+        timestep_spacing: model.preset.spacing.clone(),
+        clip: ClipConfig::default(),
+        ..Default::default()
+    })?)
+}
+
 /// Samples one image for each of up to `count` held-out masks.
 ///
 /// # Errors
@@ -93,13 +107,7 @@ pub fn sample(
     let flat: Vec<f32> = masks.iter().flatten().map(|m| f32::from(u8::from(*m != 0))).collect();
     let cond = condition(&Tensor::from_vec(flat, (masks.len(), 1, size, size), &candle_core::Device::Cpu)?)?;
 
-    let scheduler = Ddim::new(DdimConfig {
-        schedule: model.preset.schedule.clone(),
-        prediction_type: model.preset.prediction,
-        timestep_spacing: model.preset.spacing.clone(),
-        clip: ClipConfig::default(),
-        ..Default::default()
-    })?;
+    let scheduler = scheduler(model)?;
     let steps = model.preset.sampling_steps;
     let options =
         SampleOptions { samples: masks.len(), shape: (1, size, size), steps, seed, ..Default::default() };

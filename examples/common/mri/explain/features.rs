@@ -26,7 +26,7 @@ pub type Features<'m> = Remembered<Standardised<DiffusionFeatures<&'m UNet2D>>>;
 /// Images that go through the network at a time.
 pub const BATCH: usize = 16;
 
-/// The features of a model, standardised by those of the training images.
+/// The features of a model, standardised by those of the training images, and their statistics.
 ///
 /// # Errors
 /// When the network has no such site or the schedule no such time step.
@@ -34,7 +34,7 @@ pub fn features<'m>(
     model: &'m Model,
     settings: &Settings,
     train: &dyn Dataset,
-) -> Result<Features<'m>, AnyError> {
+) -> Result<(Features<'m>, FeatureStatistics), AnyError> {
     let config = DiffusionFeaturesConfig {
         map: SiteMap::one(settings.site.as_str()),
         timesteps: vec![settings.timestep],
@@ -45,7 +45,8 @@ pub fn features<'m>(
     let schedule = NoiseSchedule::new(&model.preset.schedule)?;
     let features = DiffusionFeatures::new(&model.unet, name, schedule, config)?;
     let measured = FeatureStatistics::measure(&features, all(&batches(train, &model.mask)))?;
-    Ok(Remembered::new(Standardised::new(features, &measured, settings.spread)?))
+    let features = Remembered::new(Standardised::new(features, &measured, settings.spread)?);
+    Ok((features, measured))
 }
 
 /// Images in [0, 1] with their masks, as the features take them: (B, 2, side, side), the image in

@@ -8,10 +8,11 @@ use xdiff::proto::projection::ProjectionConfig;
 use xdiff::proto::window::Window;
 use xdiff::viz::{
     BarChart, BarSeries, Bins, ChartOptions, Grid, GridOptions, Guide, Histogram, HistogramSeries, Likeness,
-    LikenessOptions, LineChart, LineSeries, PictureBox, Plane, likeness_panel,
+    LikenessOptions, LineChart, LineSeries, PictureBox, Plane, ValueRange, likeness_panel,
 };
 
 use super::features::Images;
+use super::over_time::OverTime;
 use super::study::{Explained, Outcome, Samples};
 use crate::AnyError;
 use crate::pictures::grey;
@@ -106,6 +107,11 @@ pub fn influences(outcomes: &[Outcome]) -> Result<RgbImage, AnyError> {
     Ok(chart.render()?)
 }
 
+/// 1/(1 + d²) of −d²: from 0 for what is far to 1 for what is equal.
+fn likeness(similarity: &f32) -> f32 {
+    1.0 / (1.0 - similarity)
+}
+
 fn picture_box(window: &Window) -> PictureBox {
     let px = |v: usize| u32::try_from(v).unwrap_or(u32::MAX);
     PictureBox {
@@ -153,7 +159,7 @@ pub fn panel(
             Ok(Likeness {
                 query: picture(&samples.images.get(index)?)?,
                 query_box: picture_box(&queries.window(index, j)?),
-                map: Plane::new(h, w, map.flatten_all()?.to_vec1()?)?,
+                map: Plane::new(h, w, map.flatten_all()?.to_vec1::<f32>()?.iter().map(likeness).collect())?,
                 caption: format!("NIS {:.3}", influence[j]),
                 source: picture(&images.get(&from.image)?)?,
                 source_box: picture_box(&from.window),
@@ -163,29 +169,39 @@ pub fn panel(
         .collect::<Result<Vec<_>, AnyError>>()?;
     let options = LikenessOptions {
         title: Some(title.to_owned()),
-        measure: "−d²".to_owned(),
+        measure: "1/(1 + d²)".to_owned(),
+        range: Some(ValueRange::new(0.0, 1.0)?),
         panel_size: 128,
         ..Default::default()
     };
     Ok(likeness_panel(&lines, &options)?)
 }
 
-/// Influences along a run of sampling, from noise to image: `influence[step]` by prototype.
+/// Influences along a run of sampling, from noise to image, by both looks.
 ///
 /// # Errors
 /// When there is no step.
-pub fn over_time(timesteps: &[f64], influence: &[Vec<f64>]) -> Result<RgbImage, AnyError> {
-    let last = influence.last().ok_or("no step of sampling was watched")?;
-    let series = strongest(last, 6)
-        .into_iter()
-        .map(|j| {
-            let points = timesteps.iter().zip(influence).map(|(t, row)| (-t, row[j])).collect();
-            LineSeries::new(format!("prototype {j}"), points)
-        })
-        .collect();
-    let options = ChartOptions {
-        guides: vec![Guide::Horizontal(1.0 / last.len() as f64)],
-        ..ChartOptions::titled("Influence along the denoising", "−t (noise left, image right)", "NIS")
-    };
-    Ok(LineChart { options, series }.render()?)
+pub fn over_time(watched: &OverTime) -> Result<RgbImage, AnyError> {
+    let last = watched.predicted.last().ok_or("no step of sampling was watched")?;
+    let shown = strongest(last, 6);
+    let mut grid = Grid::new(GridOptions { columns: 2, panel_size: 1, ..Default::default() });
+    for (title, influence) in
+        [("from the predicted image", &watched.predicted), ("from the running network", &watched.running)]
+    {
+        let series = shown
+            .iter()
+            .map(|j| {
+                let points = watched.timesteps.iter().zip(influence).map(|(t, row)| (-t, row[*j])).collect();
+                LineSeries::new(format!("prototype {j}"), points)
+            })
+            .collect();
+        let options = ChartOptions {
+            guides: vec![Guide::Horizontal(1.0 / last.len() as f64)],
+            width: 560,
+            height: 380,
+            ..ChartOptions::titled(title, "−t (noise left, image right)", "NIS")
+        };
+        grid.push(LineChart { options, series }.render()?, "");
+    }
+    Ok(grid.render()?)
 }

@@ -13,6 +13,7 @@ use xdiff::core::FeatureExtractor;
 use xdiff::core::cancel::CancelToken;
 use xdiff::viz::Report;
 
+use self::method::Method;
 use self::report::Findings;
 use self::settings::Settings;
 use self::study::Samples;
@@ -31,21 +32,33 @@ pub fn explain(
     cancel: &CancelToken,
 ) -> Result<Option<String>, AnyError> {
     let (train, mask) = (&*work.data.train, &work.data.mask);
-    let features = features::features(work.model, settings, train)?;
+    let (features, statistics) = features::features(work.model, settings, train)?;
     let samples = Samples::new(&features, work.sampled)?;
     let training = features::batches(train, mask);
     let images = features::Images::new(train, mask)?;
     let projection = study::projection(settings, &samples.embedded, work.sampled.size)?;
     let outcomes = study::study(&features, &samples, (&training, &images), (&projection, settings), cancel)?;
     let Some(outcomes) = outcomes else { return Ok(None) };
+    let shown = outcomes.iter().find(|o| o.method == Method::EppNet).and_then(|o| o.runs.first());
+    let over_time = shown
+        .map(|run| {
+            let prototypes = run.projected.prototypes()?;
+            let source = (&features as &dyn FeatureExtractor, &statistics);
+            over_time::watch(work.model, work.sampled, &prototypes, source, settings, cancel)
+        })
+        .transpose()?;
+    let truth = truth::truth(&features, work.data, (&projection, settings), cancel)?;
+    if cancel.is_cancelled() {
+        return Ok(None);
+    }
     let findings = Findings {
         features: &features.identity(),
         images: &images,
         samples: &samples,
         outcomes: &outcomes,
         projection: &projection,
-        over_time: None,
-        truth: None,
+        over_time: over_time.as_ref(),
+        truth: truth.as_ref(),
     };
     report::add(report, work.out, &findings, settings).map(Some)
 }

@@ -154,7 +154,7 @@ pub fn add(
             let name = format!("panel_{}_{index}", method.name().to_lowercase());
             let caption = format!(
                 "The five prototypes of the largest influence on a sample drawn from the mask of {}: the sample with the \
-                 patch that is nearest, the map of −d² over it (each in its own scale), the training image that the \
+                 patch that is nearest, the map of 1/(1 + d²) over it, the training image that the \
                  prototype is a patch of, and that patch. Seed {}.",
                 samples.names[index].0, run.seed
             );
@@ -183,7 +183,9 @@ pub fn add(
          sample. Rows with fewer prototypes are means over random choices among them.",
     );
     report.note(
-        "The paper's numbers stand beside Eq. 14 as printed. With weights that sum to 1 and correlations in [−1, 1] that \
+        "Where the score with influences permuted is above the score itself, prototypes of larger influence resemble the \
+         sample less, pixel by pixel: a near patch is found most easily for what looks the same everywhere, such as air, whose \
+         pixels are noise. The paper's numbers stand beside Eq. 14 as printed. With weights that sum to 1 and correlations in [−1, 1] that \
          score cannot leave [−1/m, 1/m], so its 0.1534 needs m ≤ 6, while the released code has m = 100 and averages the \
          largest NIS. `released_max_nis` looks at no image. Permuting influences leaves their largest as it is. `intervention` \
          correlates NIS with how much the reconstruction of the features by the prototypes moves when each is removed.",
@@ -196,13 +198,11 @@ pub fn add(
     figure(report, out, "influence", &picture, (caption, "Histograms of influence by method"))?;
     if let Some(over_time) = found.over_time {
         report.section("Influence along the denoising");
-        let picture = figures::over_time(&over_time.timesteps, &over_time.influence)?;
-        let caption = format!(
-            "NIS of EPPNet's prototypes while the first sample is drawn, from the features of the running network at each \
-             step: the six that are strongest in the end. {}",
-            over_time.about
-        );
-        figure(report, out, "influence_over_time", &picture, (&caption, "NIS against time step"))?;
+        let picture = figures::over_time(over_time)?;
+        let caption = "NIS of EPPNet's prototypes while the first sample is drawn: the six that are strongest in the end. \
+                       Left from the clean image that each step predicts, through the features of the prototypes; right \
+                       from the features of the running network at the step's own noise, where distances drift with t.";
+        figure(report, out, "influence_over_time", &picture, (caption, "NIS against time step, two charts"))?;
         over_time.table()?.save_csv(out.join("influence_over_time.csv"))?;
     }
 

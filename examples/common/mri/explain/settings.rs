@@ -26,8 +26,12 @@ pub struct Settings {
     pub seed: u64,
     /// Passes over the training patches in training the prototypes.
     pub epochs: usize,
-    /// Composites of known parts that test whether the right source is found; for phantoms only.
+    /// Composites of known parts, for each seed, that test whether the right source is found.
     pub composites: usize,
+    /// How many training images they are composed of.
+    pub composed_of: usize,
+    /// Prototypes that are found in these.
+    pub composed_prototypes: usize,
 }
 
 impl Default for Settings {
@@ -43,6 +47,8 @@ impl Default for Settings {
             seed: 0,
             epochs: 20,
             composites: 40,
+            composed_of: 24,
+            composed_prototypes: 48,
         }
     }
 }
@@ -50,6 +56,15 @@ impl Default for Settings {
 impl Settings {
     /// Seconds: shows that everything runs.
     pub fn tiny() -> Self {
-        Self { prototypes: 5, fewer: 3, seeds: 2, epochs: 2, composites: 4, ..Self::default() }
+        Self {
+            prototypes: 5,
+            fewer: 3,
+            seeds: 2,
+            epochs: 2,
+            composites: 4,
+            composed_of: 6,
+            composed_prototypes: 12,
+            ..Self::default()
+        }
     }
 }

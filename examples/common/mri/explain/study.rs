@@ -105,6 +105,25 @@ struct Seen {
     evidence: Vec<Evidence>,
 }
 
+/// The influences of prototypes as a method weighs them.
+///
+/// # Errors
+/// When features or prototypes are not finite.
+pub fn influences(
+    method: Method,
+    queries: &Queries<'_>,
+    embedded: &Tensor,
+    prototypes: &Tensor,
+) -> Result<Evidence, AnyError> {
+    Ok(match method {
+        Method::SoftCodebook => {
+            let alpha = softmax(&squared_distances(embedded, prototypes)?.neg()?, 1)?;
+            Evidence::from_influence(mean_assignment(&alpha)?)?
+        }
+        _ => Evidence::from_similarity(&queries.similarity()?)?,
+    })
+}
+
 fn look(
     method: Method,
     samples: &Samples,
@@ -117,14 +136,7 @@ fn look(
     let queries = Queries::new(&samples.images, &samples.embedded, projected, config)?
         .of_channels(1)?
         .with_sources(&sources)?;
-    let bare = match method {
-        Method::SoftCodebook => {
-            let distances = squared_distances(&samples.embedded, &projected.vectors)?;
-            let alpha = softmax(&distances.neg()?, 1)?;
-            Evidence::from_influence(mean_assignment(&alpha)?)?
-        }
-        _ => Evidence::from_similarity(&queries.similarity()?)?,
-    };
+    let bare = influences(method, &queries, &samples.embedded, &projected.vectors)?;
     let changes = reconstruction_change(&samples.embedded, &projected.vectors)?;
     let evidence = Correlation::ALL
         .into_iter()
