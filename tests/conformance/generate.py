@@ -14,10 +14,10 @@ import warnings
 import torch
 
 from reference import case as cases
-from reference import lpips, metrics, models, proto, proto_losses, schedules, spacing, vision
+from reference import lpips, metrics, models, proto, proto_faithfulness, proto_losses, schedules, spacing, vision
 
 ROOT = pathlib.Path(__file__).parent / "cases"
-FAMILIES = [schedules, spacing, models, metrics, vision, lpips, proto, proto_losses]
+FAMILIES = [schedules, spacing, models, metrics, vision, lpips, proto, proto_faithfulness, proto_losses]
 
 
 def difference(case, path):

@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn widths_are_those_of_the_published_code() {
-        let cases: [(AddOn, usize, usize, &[(usize, usize)]); 8] = [
+        let cases: [(_, _, _, &[(usize, usize)]); 8] = [
             (AddOn::None, 64, 64, &[]),
             (AddOn::Single, 2048, 256, &[(2048, 256)]),
             (AddOn::Regular, 512, 128, &[(512, 128), (128, 128)]),

@@ -76,7 +76,7 @@ impl Assignment {
             return Err(Error::config("classes", "is 0, must be at least 1"));
         }
         match self {
-            Assignment::Fixed { classes } if prototypes % classes != 0 => {
+            Assignment::Fixed { classes } if !prototypes.is_multiple_of(*classes) => {
                 let reason = format!(
                     "are {prototypes} for {classes} classes; give a multiple of {classes}, or the class of \
                      each with Assignment::Given"

@@ -21,6 +21,7 @@ mod ppnet;
 pub mod projection;
 mod protopool;
 mod prototypes;
+pub mod provenance;
 mod pruning;
 mod similarity;
 pub mod single_class;

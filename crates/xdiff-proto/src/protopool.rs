@@ -25,13 +25,14 @@ pub enum Preset {
 /// ProtoPool (Rymarczyk et al., *Interpretable image classification with differentiable prototypes
 /// assignment*, 2022): `prototypes` are shared by the classes, each of which has ten slots.
 ///
-/// | preset | a slot averages | Gumbel-softmax | add-on layers |
-/// |---|---|---|---|
-/// | `Paper` | similarities | one temperature for scores and noise | ProtoPNet's |
-/// | `Released` | distances | noise is not scaled | one convolution |
-/// | `Careful` | similarities | as `Paper`, and one prototype a slot outside of training | one convolution |
+/// | preset | a slot averages | Gumbel-softmax |
+/// |---|---|---|
+/// | `Paper` | similarities | one temperature for scores and noise |
+/// | `Released` | distances | noise is not scaled |
+/// | `Careful` | similarities | as `Paper`, and one prototype a slot outside of training |
 ///
-/// All are 128 wide, and after training as sharp as [`Gumbel`] says. Published are 202 prototypes, 256
+/// All have one convolution as add-on layer, are 128 wide, and after training as sharp as [`Gumbel`] says.
+/// Without training there is no noise, unlike in the released code. Published are 202 prototypes, 256
 /// wide, for 200 kinds of birds on features trained with iNaturalist, and 195 prototypes for 196 makes of
 /// cars. `channels` are those of the features.
 ///
@@ -48,18 +49,16 @@ pub enum Preset {
 /// # Ok::<(), xdiff_proto::Error>(())
 /// ```
 pub fn protopool(preset: Preset, channels: usize, classes: usize, prototypes: usize) -> PrototypeConfig {
-    let (mixing, gumbel, add_on) = match preset {
-        Preset::Paper => (Mixing::Similarities, Gumbel::paper(), AddOn::Regular),
-        Preset::Released => (Mixing::Distances, Gumbel::released(), AddOn::Single),
-        Preset::Careful => {
-            (Mixing::Similarities, Gumbel { one_hot: OneHot::Inference, ..Gumbel::paper() }, AddOn::Single)
-        }
+    let (mixing, gumbel) = match preset {
+        Preset::Paper => (Mixing::Similarities, Gumbel::paper()),
+        Preset::Released => (Mixing::Distances, Gumbel::released()),
+        Preset::Careful => (Mixing::Similarities, Gumbel { one_hot: OneHot::Inference, ..Gumbel::paper() }),
     };
     PrototypeConfig {
         channels,
         prototypes,
         width: WIDTH,
-        add_on,
+        add_on: AddOn::Single,
         similarity: Similarity::default(),
         assignment: Assignment::Slots {
             classes,

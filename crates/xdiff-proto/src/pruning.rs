@@ -99,10 +99,9 @@ where
         let batch = batch.map_err(|e| Error::Data(e.into()))?;
         images += batch.len();
         let features = extractor.features(batch.images(), &mut ())?.detach().to_dtype(DType::F32)?;
-        if features.rank() != 4
-            || features.dims()[0] != batch.len()
-            || features.dims()[1] != prototypes.width()
-        {
+        let fits = matches!(*features.dims(), [b, d, h, w]
+            if b == batch.len() && d == prototypes.width() && h > 0 && w > 0);
+        if !fits {
             let reason = format!(
                 "have shape {:?} for {} images and prototypes of width {}",
                 features.dims(),

@@ -100,7 +100,7 @@ pub(crate) fn unit(x: &Tensor) -> Result<(Tensor, Tensor)> {
     let zero = largest.eq(0.0)?.to_dtype(DType::F32)?;
     let x = x.broadcast_div(&(&largest + &zero)?)?;
     let length = (x.sqr()?.sum_keepdim(1)? + &zero)?.sqrt()?;
-    // A vector of zeros has a slope of 1 here; without it, moving it would seem to turn it.
+    // Zeros would be divided by 1 and pass gradients on; the product with 0 stops those.
     let units = x.broadcast_div(&length)?.broadcast_mul(&(1.0 - &zero)?)?;
     Ok((units, zero))
 }

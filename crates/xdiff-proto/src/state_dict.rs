@@ -116,7 +116,9 @@ impl StateDict {
         (config.prototypes, config.width, config.add_on) = (prototypes, width, add_on);
         let dict = Self { tensors, config };
         match dict.config.assignment {
-            Assignment::Fixed { classes } if prototypes % classes != 0 => dict.with_classes_of_head(),
+            Assignment::Fixed { classes } if !prototypes.is_multiple_of(classes) => {
+                dict.with_classes_of_head()
+            }
             _ => Ok(dict),
         }
     }

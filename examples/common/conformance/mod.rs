@@ -8,6 +8,7 @@ mod metrics;
 mod model;
 mod nn;
 mod proto;
+mod proto_faithfulness;
 mod proto_losses;
 mod vision;
 
@@ -38,6 +39,7 @@ const OPS: &[(&str, Op)] = &[
     ("metric.surface", metrics::surface),
     ("model.unet2d", model::unet2d),
     ("optim.adamw", nn::adamw),
+    ("proto.faithfulness", proto_faithfulness::faithfulness),
     ("proto.losses", proto_losses::losses),
     ("proto.ppnet", proto::ppnet),
     ("proto.protopool", proto::protopool),

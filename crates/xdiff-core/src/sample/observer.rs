@@ -93,11 +93,16 @@ pub enum Keep {
 }
 
 impl Keep {
-    fn has(&self, step: usize, steps: usize) -> bool {
+    /// Whether the step with this place in a run of `steps` is kept.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for every 0th step.
+    pub fn keeps(&self, step: usize, steps: usize) -> Result<bool> {
         match self {
-            Keep::All => true,
-            Keep::Every(n) => step.is_multiple_of(*n) || step + 1 == steps,
-            Keep::Steps(list) => list.contains(&step),
+            Keep::All => Ok(true),
+            Keep::Every(0) => Err(Error::config("keep", "asks for every 0th step; give 1 or more")),
+            Keep::Every(n) => Ok(step.is_multiple_of(*n) || step + 1 == steps),
+            Keep::Steps(list) => Ok(list.contains(&step)),
         }
     }
 }
@@ -163,10 +168,7 @@ impl Trajectory {
 
 impl Observer for Trajectory {
     fn observe(&mut self, view: &StepView<'_>) -> Result<Flow> {
-        if let Keep::Every(0) = self.keep {
-            return Err(Error::config("keep", "asks for every 0th step; give 1 or more"));
-        }
-        if self.keep.has(view.step, view.steps) {
+        if self.keep.keeps(view.step, view.steps)? {
             let frame = self.frames.entry(view.step).or_default();
             frame.t = view.t;
             frame.x_t.push(view.x_t.clone());

@@ -9,7 +9,7 @@ use super::Correlation;
 use crate::host::{finite_images, first_largest, host};
 use crate::projection::{Projected, ProjectionConfig};
 use crate::window::Window;
-use crate::{Error, Prototypes, Result, squared_distances};
+use crate::{Error, Result, squared_distances};
 
 /// Images, held against projected prototypes.
 #[derive(Clone, Debug)]
@@ -62,9 +62,12 @@ impl<'a> Queries<'a> {
         let (images, embedded) = (host(images)?, host(embedded)?);
         finite_images("pixels", &images)?;
         finite_images("features", &embedded)?;
-        let maps = similarity_maps(&embedded, &prototypes, config)?;
-        let maps_of = maps.flatten_from(2)?.to_vec3::<f32>()?;
-        let nearest = maps_of.iter().map(|maps| maps.iter().map(|map| first_largest(map)).collect());
+        let (patches, vectors) = config.similarity.space(&embedded, &host(prototypes.vectors())?)?;
+        let distances = squared_distances(&patches, &vectors)?;
+        let maps = config.similarity.of_distance(&distances)?;
+        // Similarities of far patches may round to one number, their distances do not.
+        let nearness = distances.neg()?.flatten_from(2)?.to_vec3::<f32>()?;
+        let nearest = nearness.iter().map(|maps| maps.iter().map(|map| first_largest(map)).collect());
         let nearest = nearest.collect();
         let channels = record.channels;
         Ok(Self { projected, config, images, embedded, maps, nearest, sources: None, channels })
@@ -214,11 +217,6 @@ impl<'a> Queries<'a> {
         let of = |image: &Vec<f64>| sources.iter().map(|source| or_zero(image, source)).collect();
         Ok(images.par_iter().map(of).collect())
     }
-}
-
-fn similarity_maps(embedded: &Tensor, prototypes: &Prototypes, config: &ProjectionConfig) -> Result<Tensor> {
-    let (patches, vectors) = config.similarity.space(embedded, &host(prototypes.vectors())?)?;
-    config.similarity.of_distance(&squared_distances(&patches, &vectors)?)
 }
 
 fn numbers(x: &Tensor) -> Result<Vec<f64>> {

@@ -185,7 +185,7 @@ impl<D: Denoiser> DiffusionFeatures<D> {
                 x_t = (x_t + (noise * (1.0 - alpha_bar).sqrt())?)?;
             }
             let steps = Tensor::full(*t as f32, batch, device)?;
-            let mut collector = self.config.map.collector(tap).stopping();
+            let mut collector = self.config.map.collector(tap);
             match self.denoiser.predict(&x_t, &steps, &cond, &mut collector) {
                 Err(e) if !collector.stopped => return Err(e.into()),
                 _ => maps.extend(self.config.map.maps(collector.seen, batch)?),

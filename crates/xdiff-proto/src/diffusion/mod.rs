@@ -1,5 +1,6 @@
 //! What a diffusion network sees in an image: its frozen features as a
-//! [`FeatureExtractor`](xdiff_core::FeatureExtractor).
+//! [`FeatureExtractor`](xdiff_core::FeatureExtractor), and how the influence of prototypes moves while it
+//! samples.
 
 mod features;
 mod noise;
@@ -8,6 +9,7 @@ mod standardised;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod trajectory;
 
 pub use features::{DiffusionFeatures, DiffusionFeaturesConfig};
 pub use noise::FeatureNoise;
@@ -15,3 +17,4 @@ pub use sites::{MapGrid, SiteMap};
 pub use standardised::Standardised;
 pub use statistics::FeatureStatistics;
 pub(crate) use statistics::constant;
+pub use trajectory::{InfluenceOverTime, InfluenceRow, InfluenceStep};

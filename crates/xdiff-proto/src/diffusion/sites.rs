@@ -64,19 +64,10 @@ impl SiteMap {
         Ok(())
     }
 
-    /// A tap that keeps the activations of the sites and hands everything on to another.
+    /// A tap that keeps the activations of the sites, hands everything on to another tap, and ends the run
+    /// with an error as soon as every site has been seen.
     pub(super) fn collector<'a>(&'a self, onward: &'a mut dyn Tap) -> Collector<'a> {
-        Collector { sites: &self.sites, seen: self.unseen(), onward, stop: false, stopped: false }
-    }
-
-    /// Nothing seen of any site yet.
-    pub(super) fn unseen(&self) -> Vec<Option<Tensor>> {
-        vec![None; self.sites.len()]
-    }
-
-    /// Which of the sites has that name.
-    pub(super) fn index(&self, site: &str) -> Option<usize> {
-        self.sites.iter().position(|s| s == site)
+        Collector { sites: &self.sites, seen: vec![None; self.sites.len()], onward, stopped: false }
     }
 
     /// The sites' activations of one run, for `batch` images. Of a doubled batch, as under guidance,
@@ -130,17 +121,8 @@ pub(super) struct Collector<'a> {
     sites: &'a [String],
     pub(super) seen: Vec<Option<Tensor>>,
     onward: &'a mut dyn Tap,
-    stop: bool,
     /// Whether the run was ended because every site had been seen.
     pub(super) stopped: bool,
-}
-
-impl Collector<'_> {
-    /// Ends the run with an error as soon as every site has been seen.
-    pub(super) fn stopping(mut self) -> Self {
-        self.stop = true;
-        self
-    }
 }
 
 impl Tap for Collector<'_> {
@@ -152,7 +134,7 @@ impl Tap for Collector<'_> {
         let x = visit(self.onward, site, x)?;
         if let Some(i) = self.sites.iter().position(|s| s == site) {
             self.seen[i] = Some(x.clone());
-            if self.stop && self.seen.iter().all(Option::is_some) {
+            if self.seen.iter().all(Option::is_some) {
                 self.stopped = true;
                 return Err(xdiff_nn::Error::argument("tap", "every site was seen"));
             }

@@ -1,14 +1,16 @@
 //! Features of a small U-Net.
 
 use candle_core::{DType, Device, Tensor};
+use xdiff_core::sample::{Keep, SampleOptions, Sampler, Trajectory};
 use xdiff_core::schedule::{NoiseSchedule, ScheduleConfig};
+use xdiff_core::scheduler::{Ddim, DdimConfig};
 use xdiff_core::unet::{DownBlock, UNet2D, UNet2DConfig, UpBlock};
 use xdiff_core::{Cond, Denoiser, FeatureExtractor};
 use xdiff_nn::tap::{Recorder, Sites};
 use xdiff_nn::{Params, Rng, Tap, gradcheck};
 
 use super::*;
-use crate::{Batch, Error};
+use crate::{Batch, Error, Prototypes, Similarity};
 
 /// A network of one image channel and `condition` further ones.
 pub(super) fn unet(condition: usize, seed: u64) -> UNet2D {
@@ -221,4 +223,176 @@ fn constant_and_undefined_features_are_refused() {
     assert!(matches!(result, Err(Error::Input { what: "features", .. })), "{result:?}");
     let none: [Result<Batch, Error>; 0] = [];
     assert!(FeatureStatistics::measure(&Flat, none).is_err());
+}
+
+/// A run of five samples in batches of two, watched by one observer.
+fn sample(
+    net: &dyn Denoiser,
+    watch: &mut InfluenceOverTime<'_>,
+    batch_size: usize,
+    mask: Option<&Tensor>,
+) -> Tensor {
+    let scheduler = Ddim::new(DdimConfig::default()).unwrap();
+    let options = SampleOptions { samples: 5, shape: (1, 8, 8), steps: 4, batch_size, ..Default::default() };
+    let cond = Cond { image: mask.cloned(), ..Default::default() };
+    Sampler::new(net, &scheduler).observe(watch).run(&cond, &options).unwrap()
+}
+
+fn prototypes(width: usize) -> Prototypes {
+    Prototypes::from_vectors(&Rng::new(3).randn((3, width), &Device::Cpu).unwrap()).unwrap()
+}
+
+#[test]
+fn influence_over_time_is_that_of_the_networks_own_activations() {
+    let net = unet(1, 3);
+    let mask = images(5, 1);
+    let (map, prototypes) = (two_sites(), prototypes(16));
+    let watch = |keep| {
+        InfluenceOverTime::running(&prototypes, Similarity::Linear, map.clone()).unwrap().keeping(keep)
+    };
+    let mut whole = watch(Keep::All);
+    sample(&net, &mut whole, 5, Some(&mask));
+    for batch in [1, 2] {
+        let mut parts = watch(Keep::All);
+        // The second run replaces the first.
+        sample(&net, &mut parts, 3, Some(&mask));
+        sample(&net, &mut parts, batch, Some(&mask));
+        assert_eq!(whole.steps().unwrap(), parts.steps().unwrap());
+    }
+    // The first step sees the noise that sampling starts from.
+    let scheduler = Ddim::new(DdimConfig::default()).unwrap();
+    let mut frames = Trajectory::default();
+    let options = SampleOptions { samples: 5, shape: (1, 8, 8), steps: 4, ..Default::default() };
+    let cond = Cond { image: Some(mask.clone()), ..Default::default() };
+    Sampler::new(&net, &scheduler).observe(&mut frames).run(&cond, &options).unwrap();
+    for (step, t) in frames.steps() {
+        let mut tap = Recorder::new(Sites::named(map.sites.clone()));
+        let times = Tensor::full(t as f32, 5, &Device::Cpu).unwrap();
+        net.predict(&frames.x_t(step).unwrap(), &times, &cond, &mut tap).unwrap();
+        let both = [&tap.seen()["up_blocks.0.resnets.0"], &tap.seen()["mid_block"]];
+        let near = crate::nearest(&Tensor::cat(&both, 1).unwrap(), prototypes.vectors()).unwrap();
+        let nis = crate::influence::normalised_influence(&near.distance.neg().unwrap()).unwrap();
+        let got = &whole.steps().unwrap()[step];
+        assert_eq!((got.t, got.map_size), (t, (4, 4)));
+        for (a, b) in got.influence.iter().flatten().zip(nis.iter().flatten()) {
+            assert!((a - b).abs() < 1e-4, "{a} {b}");
+        }
+    }
+    let rows = whole.rows().unwrap();
+    assert_eq!(rows.len(), 4 * 5 * 3);
+    let last = rows.last().unwrap();
+    assert_eq!((last.step, last.sample, last.prototype), (3, 4, 2));
+    assert_eq!(last.influence, whole.steps().unwrap()[3].influence[4][2]);
+
+    let mut some = watch(Keep::Every(2));
+    sample(&net, &mut some, 2, Some(&mask));
+    let kept: Vec<usize> = some.steps().unwrap().iter().map(|s| s.step).collect();
+    assert_eq!(kept, [0, 2, 3]);
+    assert_eq!(some.steps().unwrap()[1], whole.steps().unwrap()[2]);
+}
+
+#[test]
+fn a_predicted_image_is_looked_at_as_the_prototypes_were_made() {
+    let config = DiffusionFeaturesConfig {
+        map: two_sites(),
+        timesteps: vec![30, 60],
+        condition_channels: 1,
+        ..Default::default()
+    };
+    let features = extractor(config);
+    let (mask, prototypes) = (images(5, 1), prototypes(32));
+    let mut watch = InfluenceOverTime::predicted(&prototypes, Similarity::Cosine, &features).unwrap();
+    watch = watch.conditioned_on(&mask).unwrap();
+    let x = sample(features.denoiser(), &mut watch, 2, Some(&mask));
+    // The last prediction of DDIM is the sample itself.
+    let last = features.features(&Tensor::cat(&[&x, &mask], 1).unwrap(), &mut ()).unwrap();
+    let (patches, vectors) = Similarity::Cosine.space(&last, prototypes.vectors()).unwrap();
+    let near = crate::nearest(&patches, &vectors).unwrap();
+    let cosine = Similarity::Cosine.of_distance(&near.distance).unwrap();
+    let want: Vec<f32> = values(&cosine);
+    let got = watch.steps().unwrap().pop().unwrap();
+    for (a, b) in got.similarity.iter().flatten().zip(want) {
+        assert!((a - f64::from(b)).abs() < 1e-3, "{a} {b}");
+    }
+    assert!(
+        watch
+            .steps()
+            .unwrap()
+            .iter()
+            .flat_map(|s| &s.influence)
+            .all(|row| (row.iter().sum::<f64>() - 1.0).abs() < 1e-9)
+    );
+}
+
+#[test]
+fn a_standardised_look_and_a_guided_one() {
+    let features = extractor(DiffusionFeaturesConfig { map: two_sites(), ..Default::default() });
+    let statistics = FeatureStatistics::measure(&features, batches(&images(6, 1), 3)).unwrap();
+    let prototypes = prototypes(16);
+    let watch = || InfluenceOverTime::running(&prototypes, Similarity::Linear, two_sites()).unwrap();
+    let (mut plain, mut scaled) = (watch(), watch().standardised(&statistics, 2.0).unwrap());
+    sample(features.denoiser(), &mut plain, 5, None);
+    sample(features.denoiser(), &mut scaled, 5, None);
+    assert_ne!(plain.steps().unwrap()[0].influence, scaled.steps().unwrap()[0].influence);
+
+    /// A network that runs on a double batch, as under guidance.
+    struct Doubled<'a>(&'a UNet2D);
+    impl Denoiser for Doubled<'_> {
+        fn predict(
+            &self,
+            x: &Tensor,
+            t: &Tensor,
+            cond: &Cond,
+            tap: &mut dyn Tap,
+        ) -> xdiff_core::Result<Tensor> {
+            let (n, zeros) = (x.dim(0)?, x.zeros_like()?);
+            let both =
+                self.0.predict(&Tensor::cat(&[&zeros, x], 0)?, &Tensor::cat(&[t, t], 0)?, cond, tap)?;
+            Ok(both.narrow(0, n, n)?)
+        }
+    }
+    let mut guided = watch();
+    sample(&Doubled(features.denoiser()), &mut guided, 5, None);
+    assert_eq!(guided.steps().unwrap(), plain.steps().unwrap());
+}
+
+#[test]
+fn what_an_observer_cannot_use_is_named() {
+    let features = extractor(DiffusionFeaturesConfig { map: two_sites(), ..Default::default() });
+    let scheduler = Ddim::new(DdimConfig::default()).unwrap();
+    let options = SampleOptions { samples: 2, shape: (1, 8, 8), steps: 2, ..Default::default() };
+    let narrow = prototypes(7);
+    let fitting = prototypes(16);
+    let mut cases = [
+        (InfluenceOverTime::running(&narrow, Similarity::Linear, two_sites()).unwrap(), "16 channels"),
+        (
+            InfluenceOverTime::running(&fitting, Similarity::Linear, SiteMap::one("x")).unwrap(),
+            "`x` did not run",
+        ),
+        (
+            InfluenceOverTime::running(&fitting, Similarity::Linear, two_sites())
+                .unwrap()
+                .keeping(Keep::Every(0)),
+            "every 0th",
+        ),
+        (
+            InfluenceOverTime::predicted(&fitting, Similarity::Linear, &features)
+                .unwrap()
+                .conditioned_on(&images(3, 1))
+                .unwrap(),
+            "for 2 samples",
+        ),
+    ];
+    for (watch, want) in &mut cases {
+        let result =
+            Sampler::new(features.denoiser(), &scheduler).observe(watch).run(&Cond::default(), &options);
+        let e = result.unwrap_err().to_string();
+        assert!(e.contains(*want), "{want}: {e}");
+    }
+    let statistics = FeatureStatistics::measure(&features, batches(&images(2, 1), 2)).unwrap();
+    let predicted = || InfluenceOverTime::predicted(&fitting, Similarity::Linear, &features).unwrap();
+    assert!(predicted().standardised(&statistics, 2.0).is_err());
+    assert!(predicted().steps().unwrap().is_empty());
+    let bad = Similarity::Log { epsilon: 2.0 };
+    assert!(InfluenceOverTime::running(&fitting, bad, two_sites()).is_err());
 }

@@ -79,6 +79,14 @@ pub struct Correspondence {
     images: Vec<u64>,
 }
 
+/// Which parts a prototype corresponds to in an image.
+#[derive(Debug)]
+struct Shown {
+    image: usize,
+    prototype: usize,
+    parts: Vec<bool>,
+}
+
 /// The share of consistent prototypes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -137,15 +145,20 @@ impl Correspondence {
     /// [`Error::Input`] when numbers do not fit, [`Error::NonFinite`] for a map with NaN; nothing is added
     /// then.
     pub fn update(&mut self, activation: &Tensor, classes: &[u32], parts: &[ImageParts]) -> Result<()> {
-        for (b, j, shown) in self.shown(activation, classes, parts)? {
-            self.images[j] += 1;
-            for (k, shown) in shown.into_iter().enumerate() {
-                let (found, visible) = &mut self.found[j * self.parts + k];
-                *found += u64::from(shown);
-                *visible += u64::from(parts[b].visible(k));
+        let shown = self.shown(activation, classes, parts)?;
+        self.add(&shown, parts);
+        Ok(())
+    }
+
+    fn add(&mut self, shown: &[Shown], parts: &[ImageParts]) {
+        for Shown { image, prototype, parts: shown } in shown {
+            self.images[*prototype] += 1;
+            let rows = &mut self.found[prototype * self.parts..][..self.parts];
+            for (k, ((found, visible), shown)) in rows.iter_mut().zip(shown).enumerate() {
+                *found += u64::from(*shown);
+                *visible += u64::from(parts[*image].visible(k));
             }
         }
-        Ok(())
     }
 
     /// Adds images together with their perturbed copies, such as [`perturb`] makes: what
@@ -165,25 +178,17 @@ impl Correspondence {
     ) -> Result<()> {
         let before = self.shown(activation, classes, parts)?;
         let after = self.shown(perturbed, classes, parts)?;
-        if before.len() != after.len() {
-            let reason = format!("have shape {:?}, not {:?}", perturbed.dims(), activation.dims());
-            return Err(Error::input("perturbed activation maps", reason));
-        }
-        for ((_, j, before), (_, _, after)) in before.into_iter().zip(after) {
-            let (kept, compared) = &mut self.kept[j];
-            *kept += u64::from(before == after);
+        for (before, after) in before.iter().zip(&after) {
+            let (kept, compared) = &mut self.kept[before.prototype];
+            *kept += u64::from(before.parts == after.parts);
             *compared += 1;
         }
-        self.update(activation, classes, parts)
+        self.add(&before, parts);
+        Ok(())
     }
 
     /// For each image and each prototype that is looked at in it, which parts it corresponds to.
-    fn shown(
-        &self,
-        activation: &Tensor,
-        classes: &[u32],
-        parts: &[ImageParts],
-    ) -> Result<Vec<(usize, usize, Vec<bool>)>> {
+    fn shown(&self, activation: &Tensor, classes: &[u32], parts: &[ImageParts]) -> Result<Vec<Shown>> {
         let maps = checked(activation)?;
         let (count, prototypes, _, _) = maps.dims4()?;
         if prototypes != self.prototypes || classes.len() != count || parts.len() != count {
@@ -209,8 +214,8 @@ impl Correspondence {
             let maps = maps.get(b)?.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
             for (j, peak) in own.into_iter().zip(peaks(&maps, parts.size())?) {
                 let window = self.config.window(peak, parts.size());
-                let row = (0..self.parts).map(|k| parts.shown(k, &window, self.config.overlap)).collect();
-                shown.push((b, j, row));
+                let parts = (0..self.parts).map(|k| parts.shown(k, &window, self.config.overlap)).collect();
+                shown.push(Shown { image: b, prototype: j, parts });
             }
         }
         Ok(shown)

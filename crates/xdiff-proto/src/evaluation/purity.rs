@@ -46,7 +46,7 @@ impl PurityConfig {
     }
 
     /// The patch of position `i` of `n` along an axis: patches are spread evenly, the first begins and
-    /// the last ends at the border.
+    /// the last ends at the border (the published code rounds the step between them).
     fn span(&self, i: usize, n: usize, pixels: usize) -> (usize, usize) {
         let side = ((self.side * pixels as f64).round() as usize).clamp(1, pixels);
         let rest = (pixels - side) as f64;

@@ -1,6 +1,6 @@
 //! A batch of images with their features, and the patches that are taken from it.
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -37,7 +37,7 @@ pub(super) struct Seen<'a> {
     map: (usize, usize),
     /// The number of the first image in the stream.
     first: usize,
-    hashes: Vec<OnceCell<String>>,
+    hashes: Vec<OnceLock<String>>,
     rule: WindowRule,
     similarity: Similarity,
 }
@@ -64,7 +64,7 @@ impl<'a> Seen<'a> {
             width,
             map: (h, w),
             first,
-            hashes: vec![OnceCell::new(); count],
+            hashes: vec![OnceLock::new(); count],
             rule: config.window,
             similarity: config.similarity,
         })
@@ -98,12 +98,16 @@ impl<'a> Seen<'a> {
     pub(super) fn patch(&self, b: usize, position: usize) -> Result<Patch> {
         let (h, w) = self.map;
         let size = h * w * self.width;
-        let rows: Vec<&[f32]> = self.rows[b * size..][..size].chunks_exact(self.width).collect();
-        let vector = rows[position].to_vec();
-        let map: Vec<f32> = rows.iter().map(|row| distance(&vector, row, self.similarity) as f32).collect();
+        let rows = self.rows[b * size..][..size].chunks_exact(self.width);
+        let vector = self.rows[b * size..][position * self.width..][..self.width].to_vec();
+        let map: Vec<f32> = rows.map(|row| distance(&vector, row, self.similarity) as f32).collect();
         let image = self.batch.images().get(b)?;
         let (_, height, width) = image.dims3()?;
-        let activation = self.activation(&map)?;
+        let activation = Tensor::from_slice(&map, self.map, &Device::Cpu)?;
+        let activation = match self.rule {
+            WindowRule::Percentile(_) => self.similarity.of_distance(&activation)?,
+            WindowRule::Cell | WindowRule::Field(_) => activation,
+        };
         let window = self.rule.window((position / w, position % w), &activation, (height, width))?;
         let image_hash = match self.hashes[b].get() {
             Some(known) => known.clone(),
@@ -123,23 +127,21 @@ impl<'a> Seen<'a> {
             pixels: window.crop(&image)?,
         })
     }
-
-    /// How similar the patches of an image are to one of them.
-    fn activation(&self, map: &[f32]) -> Result<Tensor> {
-        let map = Tensor::from_slice(map, self.map, &Device::Cpu)?;
-        self.similarity.of_distance(&map)
-    }
 }
 
 /// The squared distance of two vectors of one width where `similarity` takes it; 0 of equal ones, except
 /// that vectors of zeros have no angle ([`Similarity::Cosine`]).
 pub(super) fn distance(a: &[f32], b: &[f32], similarity: Similarity) -> f64 {
+    let pairs = a.iter().zip(b).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+    if !similarity.normalises() {
+        return pairs.map(|(a, b)| (a - b) * (a - b)).sum();
+    }
     let length = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-    let (of_a, of_b) = if similarity.normalises() { (length(a), length(b)) } else { (1.0, 1.0) };
+    let (of_a, of_b) = (length(a), length(b));
     if of_a == 0.0 || of_b == 0.0 {
         return 2.0;
     }
-    a.iter().zip(b).map(|(a, b)| (f64::from(*a) / of_a - f64::from(*b) / of_b).powi(2)).sum()
+    pairs.map(|(a, b)| (a / of_a - b / of_b).powi(2)).sum()
 }
 
 fn not_finite(what: &'static str, of: String) -> Error {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, Tensor};
+use rayon::prelude::*;
 
 use super::ProjectionConfig;
 use super::matching::Matching;
@@ -144,7 +145,7 @@ fn look_for_nearest(
             return Err(seen.no_distance(*b as usize));
         }
     }
-    for (j, found) in found.iter_mut().enumerate() {
+    found.par_iter_mut().enumerate().try_for_each(|(j, found)| {
         let mut least = found.as_ref().map_or(f32::INFINITY, |(distance, _)| *distance);
         let mut better = None;
         for (i, distances) in distances.iter().enumerate() {
@@ -155,8 +156,8 @@ fn look_for_nearest(
         if let Some(i) = better {
             *found = Some((least, seen.patch(images[i] as usize, positions[i][j] as usize)?));
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// All distances of an image at a time.
