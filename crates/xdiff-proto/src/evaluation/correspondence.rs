@@ -65,6 +65,22 @@ impl CorrespondenceConfig {
 ///
 /// A prototype with a class is looked at in images of its class alone, as published; one without in all.
 /// The published window holds points on its border too, and so does this one.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use xdiff_proto::evaluation::{Correspondence, CorrespondenceConfig, ImageParts};
+///
+/// // One prototype, active at the top left of a map of 2 × 2; the part is at the top left of one image
+/// // and at the bottom right of another.
+/// let map = Tensor::new(&[[[[1f32, 0.], [0., 0.]]]], &Device::Cpu)?;
+/// let mut seen = Correspondence::new(1, None, 1, CorrespondenceConfig::default())?;
+/// for at in [(4.0, 4.0), (28.0, 28.0)] {
+///     seen.update(&map, &[0], &[ImageParts::from_points((32, 32), &[Some(at)])?])?;
+/// }
+/// let consistency = seen.consistency()?;
+/// assert_eq!((consistency.parts[0], consistency.score), (Some((0, 0.5)), 0.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Correspondence {
     config: CorrespondenceConfig,

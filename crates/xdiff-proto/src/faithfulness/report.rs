@@ -142,7 +142,25 @@ impl DefinitionScore {
     }
 }
 
-/// Scores of several runs of one method on the same images.
+/// Scores of several runs of one method on the same images. It prints as a line for each definition.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use xdiff_proto::faithfulness::{Evidence, FaithfulnessConfig, FaithfulnessReport, Run};
+///
+/// let corr = Tensor::new(&[[0.9f32, 0.1], [0.2, 0.8]], &Device::Cpu)?;
+/// let run = |seed, g: [[f32; 2]; 2]| -> xdiff_proto::Result<Run> {
+///     let evidence = Evidence::from_similarity(&Tensor::new(&g, &Device::Cpu)?)?;
+///     Ok(Run { seed, evidence: evidence.with_correlation(&corr)?, random: Vec::new() })
+/// };
+/// let runs = [run(0, [[2., 0.], [0., 2.]])?, run(1, [[1., 0.], [0., 1.]])?];
+/// let images = [("a".to_owned(), "patient 1".to_owned()), ("b".to_owned(), "patient 2".to_owned())];
+/// let report = FaithfulnessReport::new("EPPNet", &runs, &images, &FaithfulnessConfig::default())?;
+/// let sum = &report.scores[1];
+/// assert!(sum.score.mean > sum.permuted.score.mean && sum.range == (-1.0, 1.0));
+/// assert!(report.to_string().contains("eq14_sum"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaithfulnessReport {
