@@ -1,6 +1,6 @@
 //! Frozen features of the training images.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use xdiff_core::FeatureExtractor;
 use xdiff_nn::{Rng, Tap};
 
@@ -17,6 +17,7 @@ pub struct FeatureBank<'a> {
     /// (D, h, w) of each image.
     kept: Option<Vec<Tensor>>,
     shape: (usize, usize, usize),
+    device: Device,
     /// The first image of each batch.
     starts: Vec<usize>,
     ids: Vec<String>,
@@ -47,6 +48,7 @@ impl<'a> FeatureBank<'a> {
             images,
             kept: Some(Vec::new()),
             shape: (0, 0, 0),
+            device: Device::Cpu,
             starts: Vec::new(),
             ids: Vec::new(),
             classes: Vec::new(),
@@ -58,6 +60,7 @@ impl<'a> FeatureBank<'a> {
             bank.starts.push(bank.ids.len());
             let features = bank.extract(&batch)?;
             bank.check(&features, &batch)?;
+            bank.device = features.device().clone();
             let (d, h, w) = bank.shape;
             for b in 0..batch.len() {
                 let map = features.get(b)?;
@@ -108,6 +111,11 @@ impl<'a> FeatureBank<'a> {
         self.shape.0
     }
 
+    /// Where the features are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Patches of an image.
     pub fn positions(&self) -> usize {
         self.shape.1 * self.shape.2
@@ -124,7 +132,10 @@ impl<'a> FeatureBank<'a> {
     /// Those of images and extractor.
     pub fn means(&self) -> Result<Tensor> {
         let mut rows = Vec::with_capacity(self.images());
-        self.each(&mut |patches| Ok(rows.push(patches.mean(0)?)))?;
+        self.each(&mut |patches| {
+            rows.push(patches.mean(0)?);
+            Ok(())
+        })?;
         Ok(Tensor::stack(&rows, 0)?)
     }
 

@@ -12,7 +12,7 @@ use super::self_sup::disagreement;
 use super::*;
 use crate::loss::DiversityScale;
 use crate::train::{Batches, StageObserver};
-use crate::{Batch, Error};
+use crate::{Batch, Error, Similarity};
 
 /// A random convolution of stride 2.
 struct Patches(Conv2d, u64);
@@ -221,6 +221,13 @@ fn an_interrupted_training_goes_on_to_the_same_bits() {
     let file = folder.path().join(crate::train::PROTOTYPES);
     let back = crate::projection::Projected::read(file).unwrap();
     assert_eq!(back.projection, whole.projected.projection);
+}
+
+#[test]
+fn prototypes_under_the_cosine_are_patches_too() {
+    let found = trained(SingleClassConfig { similarity: Similarity::Cosine, ..config() }, 3);
+    assert!(found.projected.projection.sources.iter().all(|source| source.distance < 1e-6));
+    assert!(found.history.losses.iter().all(|loss| loss.is_finite()));
 }
 
 #[test]

@@ -142,7 +142,7 @@ impl<'a> SingleClass<'a> {
         let sample = PointSample::new(&bank, self.config.seeding_patches, &root)?;
         let m = self.config.prototypes;
         if let Training::ReleasedKMeans { iterations } = self.config.training {
-            let start = sample.start(m, self.config.seeding, &root)?;
+            let start = sample.start(m, self.config.seeding, &root)?.to_device(bank.device())?;
             let found = k_means(&bank, &start, KMeansConfig { iterations })?;
             let prototypes = Prototypes::from_vectors(&found.centres)?;
             let projected = self.project(&bank, &prototypes, None, &vec![0; bank.images()])?;
@@ -166,6 +166,7 @@ impl<'a> SingleClass<'a> {
             }
             _ => sample.start(m, self.config.seeding, &root)?,
         };
+        let start = start.to_device(bank.device())?;
         let zeros = vec![0; bank.images()];
         let given = labels.as_deref().unwrap_or(&zeros);
         let (network, params) = self.network(&bank, &start, class_of.clone())?;
@@ -182,31 +183,28 @@ impl<'a> SingleClass<'a> {
             _ => self.run(&bank, network, params, given)?,
         };
         let projected = self.project(&bank, &Prototypes::from_vectors(&vectors)?, class_of.clone(), given)?;
-        if let Some(folder) = self.folder {
-            projected.write(folder.join(PROTOTYPES))?;
-        }
         let prototypes = projected.prototypes()?;
         Ok(Trained { prototypes, projected, class_of, labels, history, inertia })
     }
 
     /// The class of each image, where the training asks for classes.
     fn labels(&self, bank: &FeatureBank<'_>, root: &Rng) -> Result<(Option<Vec<u32>>, Vec<f64>)> {
-        let least = match self.config.training {
+        match self.config.training {
             Training::ClusterClasses { classes } => {
                 let means = bank.means()?;
                 let rng = root.fork("clusters");
                 let start = PointSample::new(&means, bank.images(), &rng)?;
-                let start = start.start(classes, self.config.seeding, &rng)?;
+                let start = start.start(classes, self.config.seeding, &rng)?.to_device(bank.device())?;
                 let found = k_means(&means, &start, KMeansConfig::default())?;
                 return Ok((Some(found.cluster_of), found.inertia));
             }
-            Training::SliceBins | Training::RealVsGenerated => 2,
+            Training::SliceBins | Training::RealVsGenerated => {}
             _ => return Ok((None, Vec::new())),
-        };
+        }
         let labels = bank.classes().to_vec();
         let classes = labels.iter().max().map_or(0, |c| *c as usize + 1);
-        let real_only = self.config.training == Training::RealVsGenerated && classes > 2;
-        if classes < least || classes > self.config.prototypes || real_only {
+        let most = if self.config.training == Training::RealVsGenerated { 2 } else { self.config.prototypes };
+        if classes < 2 || classes > most.min(self.config.prototypes) {
             let reason = format!(
                 "{classes} classes for {} prototypes; give 2 or more (real 0 and generated 1 exactly two), and a \
                  prototype for each",
@@ -278,10 +276,16 @@ impl<'a> SingleClass<'a> {
         labels: &[u32],
     ) -> Result<(Tensor, History)> {
         let config = TrainConfig::new(self.schedule(), self.config.seed);
+        // All that decides on the batches and the start, besides what the trainer keeps by itself.
+        let SingleClassConfig { training, seeding, seeding_patches, images_per_step, .. } = &self.config;
         let description = serde_json::json!({
             "extractor": self.extractor.identity(),
             "images": bank.images(),
-            "prototypes": self.config.prototypes,
+            "kept": bank.is_kept(),
+            "training": training,
+            "seeding": seeding,
+            "seeding_patches": seeding_patches,
+            "images_per_step": images_per_step,
         });
         let mut trainer = Trainer::new(network, params, config, description)?;
         if let Some(folder) = self.folder {
@@ -304,7 +308,7 @@ impl<'a> SingleClass<'a> {
         Ok((trainer.network().prototypes().vectors().detach().copy()?, history))
     }
 
-    /// The nearest patches, with their pixels.
+    /// The nearest patches, with their pixels; written where there is a folder.
     fn project(
         &self,
         bank: &FeatureBank<'_>,
@@ -315,6 +319,11 @@ impl<'a> SingleClass<'a> {
         let SingleClassConfig { distinct, window, similarity, .. } = self.config;
         let config = ProjectionConfig { class_of, distinct, window, similarity };
         let images = (0..bank.own_batches()).map(|number| bank.labelled(number, labels));
-        project(self.extractor, prototypes, images, &config)
+        let projected = project(self.extractor, prototypes, images, &config)?;
+        if let Some(folder) = self.folder {
+            std::fs::create_dir_all(folder).map_err(|e| xdiff_nn::Error::io(folder, e))?;
+            projected.write(folder.join(PROTOTYPES))?;
+        }
+        Ok(projected)
     }
 }
