@@ -7,6 +7,7 @@ use xdiff::proto::projection::{Projected, ProjectionConfig};
 use xdiff::proto::single_class::{SingleClass, SingleClassConfig, Training};
 use xdiff::proto::train::Batches;
 
+use super::features::BATCH;
 use super::settings::Settings;
 use crate::AnyError;
 
@@ -75,16 +76,19 @@ impl Method {
         cancel: &CancelToken,
     ) -> Result<Projected, AnyError> {
         let ProjectionConfig { distinct, window, similarity, .. } = *projection;
+        let usual = SingleClassConfig::default();
+        let per_epoch = (images.count() * BATCH).div_ceil(usual.images_per_step).max(1);
+        let epochs = settings.steps.div_ceil(per_epoch);
         let config = SingleClassConfig {
             prototypes: settings.prototypes,
             training: self.training(),
             similarity,
-            epochs: settings.epochs,
-            push_every: settings.epochs.div_ceil(2),
+            epochs,
+            push_every: epochs.div_ceil(2),
             distinct,
             window,
             seed,
-            ..Default::default()
+            ..usual
         };
         let trained = SingleClass::new(features, config)?.cancel_with(cancel.clone()).train(images)?;
         let vectors = trained.prototypes.vectors().clone();

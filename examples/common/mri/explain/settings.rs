@@ -24,8 +24,8 @@ pub struct Settings {
     pub seeds: u64,
     /// The first seed.
     pub seed: u64,
-    /// Passes over the training patches in training the prototypes.
-    pub epochs: usize,
+    /// Optimiser steps of a training of prototypes, of 32 images each, rounded up to whole epochs.
+    pub steps: usize,
     /// Composites of known parts, for each seed, that test whether the right source is found.
     pub composites: usize,
     /// How many training images they are composed of.
@@ -45,7 +45,7 @@ impl Default for Settings {
             window: 3,
             seeds: 5,
             seed: 0,
-            epochs: 20,
+            steps: 600,
             composites: 40,
             composed_of: 24,
             composed_prototypes: 48,
