@@ -114,7 +114,7 @@ fn gradients_fit(
             return Err(format!("the gradient of {name} is 0"));
         }
         let start = numbers(var);
-        for i in (0..start.len()).step_by(start.len().div_ceil(6)) {
+        for i in (0..start.len()).step_by(start.len().div_ceil(3)) {
             tried += 1;
             let at = |delta: f32| {
                 let mut moved = start.clone();
