@@ -26,8 +26,8 @@ impl Part {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Features, Self::AddOn, Self::Prototypes, Self::Assignment, Self::Head];
 
-    /// The part that a parameter belongs to, by its published name; what no other part has belongs to
-    /// the features.
+    /// The part that a parameter belongs to, by its published name; what no other part has belongs to the
+    /// features.
     pub fn of(parameter: &str) -> Self {
         match parameter.split('.').next() {
             Some("add_on_layers") => Self::AddOn,
@@ -150,8 +150,8 @@ pub enum Statistics {
     /// do so in all stages, so that features move a little even where no weight does.
     #[default]
     Batch,
-    /// The running statistics, which stay, and no dropout: features whose weights are not trained are then
-    /// exactly those that a projection sees.
+    /// The running statistics, which stay, and no dropout: features whose weights are not trained are
+    /// then exactly those that a projection sees.
     Frozen,
 }
 
@@ -248,11 +248,11 @@ const LAST: &str = "last_layer";
 
 impl Schedule {
     /// The released training of ProtoPNet (Chen et al. 2019): 5 warm epochs of the add-on layers and the
-    /// prototypes, then joint epochs with the features, whose rates fall to a tenth every 5 of them; a push
-    /// after the epochs 10, 20, 30 … (counted from 0), and 20 epochs of the last layer after each. Adam with
-    /// rate 3e-3 for add-on layers and prototypes, 1e-4 for the features and for the last layer; λ = 1e-3 for
-    /// features and add-on layers. The released settings go on to epoch 1000, which are 99 pushes; two or three
-    /// do where rates fall so fast.
+    /// prototypes, then joint epochs with the features, whose rates fall to a tenth every 5 of them; a
+    /// push after the epochs 10, 20, 30 … (counted from 0), and 20 epochs of the last layer after each.
+    /// Adam with rate 3e-3 for add-on layers and prototypes, 1e-4 for the features and for the last
+    /// layer; λ = 1e-3 for features and add-on layers. The released settings go on to epoch 1000, which
+    /// are 99 pushes; two or three do where rates fall so fast.
     pub fn ppnet(pushes: usize) -> Self {
         let joint = Parts {
             features: Some(Rate::decayed(1e-4)),
@@ -275,10 +275,11 @@ impl Schedule {
         Self { stages }
     }
 
-    /// The released training of ProtoPool (Rymarczyk et al. 2022): 10 warm epochs of everything but the features
-    /// and the last layer, 10 joint ones, whose rates fall to a tenth every 5, one push, and 25 epochs of the last
-    /// layer, whose rate falls to 0.95 of itself every 5. Adam with rate 3e-3 for add-on layers, prototypes and
-    /// slots, 1e-4 for the features and for the last layer; λ = 1e-3 but for prototypes and slots.
+    /// The released training of ProtoPool (Rymarczyk et al. 2022): 10 warm epochs of everything but the
+    /// features and the last layer, 10 joint ones, whose rates fall to a tenth every 5, one push, and 25
+    /// epochs of the last layer, whose rate falls to 0.95 of itself every 5. Adam with rate 3e-3 for
+    /// add-on layers, prototypes and slots, 1e-4 for the features and for the last layer; λ = 1e-3 but
+    /// for prototypes and slots.
     ///
     /// The released program goes on for as many joint epochs as one asks for, and lowers rates when the
     /// *test* loss no longer falls; that is left out.
@@ -306,12 +307,12 @@ impl Schedule {
         Self { stages }
     }
 
-    /// For some hundred images, on features that were trained as a plain classifier before: one epoch and a
-    /// push onto patches of their own, so that prototypes begin as patches (the published training needs
-    /// thousands of steps to bring them near any); ten warm epochs, in which most is learnt; joint epochs and a
-    /// push, and epochs of the last layer, twice. The rates begin as in [`ppnet`](Self::ppnet), but for the last
-    /// layer, whose 1e-4 moves nothing in so few steps: 1e-3. Running statistics stay throughout, so that a push
-    /// sees the features that were trained on.
+    /// For some hundred images, on features that were trained as a plain classifier before: one epoch and
+    /// a push onto patches of their own, so that prototypes begin as patches (the published training
+    /// needs thousands of steps to bring them near any); ten warm epochs, in which most is learnt; joint
+    /// epochs and a push, and epochs of the last layer, twice. The rates begin as in
+    /// [`ppnet`](Self::ppnet), but for the last layer, whose 1e-4 moves nothing in so few steps: 1e-3.
+    /// Running statistics stay throughout, so that a push sees the features that were trained on.
     pub fn small_data() -> Self {
         let joint = Parts {
             features: Some(Rate::decayed(1e-4)),

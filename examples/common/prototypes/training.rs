@@ -15,7 +15,7 @@ use xdiff::proto::projection::Projected;
 use xdiff::proto::stage::Schedule;
 use xdiff::proto::train::{Batches, History, Outcome, TrainConfig, TrainData, Trainer};
 use xdiff::proto::window::WindowRule;
-use xdiff::proto::{Batch, PrototypeConfig, PrototypeNetwork, ppnet};
+use xdiff::proto::{Batch, PrototypeConfig, PrototypeNetwork, Similarity, ppnet};
 use xdiff::vision::train::balanced_weights;
 use xdiff::vision::{Backbone, Network};
 
@@ -67,6 +67,8 @@ pub struct ProtoPlan {
     pub width: usize,
     /// Side of the images.
     pub side: usize,
+    /// ε of the logarithmic similarity.
+    pub epsilon: f64,
     /// Most positions a side at which patches are looked at.
     pub grid: usize,
     /// The stages.

@@ -13,8 +13,8 @@ pub enum AlignOver {
     /// All images of the batch.
     #[default]
     All,
-    /// The images of the classes that the prototype belongs to. A prototype without such an image in
-    /// the batch adds nothing.
+    /// The images of the classes that the prototype belongs to. A prototype without such an image in the
+    /// batch adds nothing.
     Own,
 }
 
@@ -26,8 +26,8 @@ pub enum AlignOver {
 /// classes.
 ///
 /// # Shapes
-/// `distance` (B, P), the least squared distance of each image to each prototype; B labels → one
-/// number, at least 0. Differentiable.
+/// `distance` (B, P), the least squared distance of each image to each prototype; B labels → one number,
+/// at least 0. Differentiable.
 ///
 /// # Errors
 /// [`Error::Input`] when shapes do not fit, a label is no class, or no prototype has an image.

@@ -105,8 +105,8 @@ impl LossWeights {
         Self { cross_entropy: 1.0, l1: 1e-4, ..Self::default() }
     }
 
-    /// Cross-entropy + alignment: the two objectives that Dey & Saikia 2025 name for ProtoPNet. They
-    /// give no weights; these are 1.
+    /// Cross-entropy + alignment: the two objectives that Dey & Saikia 2025 name for ProtoPNet. They give
+    /// no weights; these are 1.
     pub fn aligned() -> Self {
         Self { cross_entropy: 1.0, align: 1.0, ..Self::default() }
     }

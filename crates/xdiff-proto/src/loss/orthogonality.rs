@@ -9,8 +9,8 @@ const LEAST_LENGTH: f64 = 1e-8;
 
 /// (1/(n·C)) Σ over classes and all pairs of slots of cos(sᵢ, sⱼ) − 1, where s is a slot's vector of
 /// logits over the prototypes (the released code of Rymarczyk et al. 2022; the pairs i = j add the 1 that
-/// is taken off): the slots of a class shall take different prototypes. A slot whose logits are all 0
-/// has cosine 0 with every other and with itself.
+/// is taken off): the slots of a class shall take different prototypes. A slot whose logits are all 0 has
+/// cosine 0 with every other and with itself.
 ///
 /// # Shapes
 /// `slots` (classes, prototypes, slots), logits before any softmax → one number in [−1, n − 1].

@@ -26,7 +26,8 @@
 //!
 //! let device = Device::Cpu;
 //! // Dark and bright images.
-//! let (dark, bright) = (Tensor::zeros((2, 1, 3, 3), DType::F32, &device)?, Tensor::ones((2, 1, 3, 3), DType::F32, &device)?);
+//! let dark = Tensor::zeros((2, 1, 3, 3), DType::F32, &device)?;
+//! let bright = Tensor::ones((2, 1, 3, 3), DType::F32, &device)?;
 //! let names = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
 //! let batch = Batch::new(Tensor::cat(&[&dark, &bright], 0)?, names, vec![0, 0, 1, 1])?;
 //! let data = TrainData::new(Batches::fixed(vec![batch.clone()]))
