@@ -192,7 +192,7 @@ fn largest(mask: &[bool], size: (usize, usize)) -> Vec<bool> {
 /// Fills what does not hang together with the border outside.
 fn fill_holes(mask: &[bool], (h, w): (usize, usize)) -> Vec<bool> {
     let outside: Vec<bool> = mask.iter().map(|m| !m).collect();
-    let on_border = |i: &usize| i / w == 0 || i / w + 1 == h || i % w == 0 || i % w + 1 == w;
+    let on_border = |i: &usize| i / w == 0 || i / w + 1 == h || i.is_multiple_of(w) || i % w + 1 == w;
     let mut filled = vec![true; mask.len()];
     for piece in pieces(&outside, (h, w)).iter().filter(|p| p.iter().any(on_border)) {
         piece.iter().for_each(|i| filled[*i] = false);
