@@ -109,6 +109,7 @@ impl Args {
             each: self.each,
             width: self.width,
             side: self.size,
+            epsilon: self.epsilon,
             grid: self.grid,
             schedule,
         })

@@ -143,7 +143,8 @@ impl StageObserver for StopAt {}
 fn a_problem_that_can_be_told_apart_is_learnt_and_prototypes_become_patches() {
     let mut stages = stages();
     stages[0].epochs = 3;
-    (stages[1].epochs, stages[3].epochs) = (6, 6);
+    (stages[1].epochs, stages[3].epochs) = (20, 20);
+    (stages[2].epochs, stages[4].epochs) = (3, 3);
     let mut trainer = trainer(&small(), stages);
     run(&mut trainer, &data()).unwrap();
     let history = trainer.history();
