@@ -60,7 +60,7 @@ impl Settings {
             prototypes: 5,
             fewer: 3,
             seeds: 2,
-            epochs: 2,
+            steps: 4,
             composites: 4,
             composed_of: 6,
             composed_prototypes: 12,
