@@ -52,7 +52,7 @@ struct Args {
     width: usize,
     /// ε of the similarity ln((d + 1)/(d + ε)): the greater, the less an exact likeness counts above a
     /// near one.
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = 0.1)]
     epsilon: f64,
     /// Most positions a side at which patches are looked at; finer features are averaged.
     #[arg(long, default_value_t = 4)]

@@ -124,7 +124,12 @@ fn build(
     let blank = Tensor::zeros((1, data.channels, plan.side, plan.side), DType::F32, &device)?;
     let channels = features.features(&blank, &mut ())?.dim(1)?;
     let preset = ppnet(channels, data.classes.len());
-    let config = PrototypeConfig { prototypes: plan.each * data.classes.len(), width: plan.width, ..preset };
+    let config = PrototypeConfig {
+        prototypes: plan.each * data.classes.len(),
+        width: plan.width,
+        similarity: Similarity::Log { epsilon: plan.epsilon },
+        ..preset
+    };
     let network = PrototypeNetwork::new(&config, features, &params)?;
     Ok((network, params.finish()?))
 }
