@@ -15,7 +15,7 @@ use xdiff::proto::projection::Projected;
 use xdiff::proto::stage::Schedule;
 use xdiff::proto::train::{Batches, History, Outcome, TrainConfig, TrainData, Trainer};
 use xdiff::proto::window::WindowRule;
-use xdiff::proto::{Batch, PrototypeConfig, PrototypeNetwork, ppnet};
+use xdiff::proto::{Batch, PrototypeConfig, PrototypeNetwork, Similarity, ppnet};
 use xdiff::vision::train::balanced_weights;
 use xdiff::vision::{Backbone, Network};
 
