@@ -234,14 +234,22 @@ impl SlotReading {
     ) -> Result<Self> {
         let (classes, slots, count) = weights.dims3()?;
         let rows = weights.reshape((classes * slots, count))?;
+        // Of one patch the nearest is the average one, to the last bit: nothing is in focus.
+        let one = patches.flatten_from(2)?.dim(2)? == 1;
         let focal = match mixing {
             Mixing::Distances => {
                 let mixed = |distance: &Tensor| similarity.of_distance(&linear(distance, &rows, None)?);
-                (mixed(distance)? - mixed(&mean_distances(patches, prototypes)?)?)?
+                let mean = if one { distance.clone() } else { mean_distances(patches, prototypes)? };
+                (mixed(distance)? - mixed(&mean)?)?
             }
             Mixing::Similarities => {
-                let all = similarity.of_distance(&squared_distances(patches, prototypes)?)?;
-                linear(&(alike - all.flatten_from(2)?.mean(2)?)?, &rows, None)?
+                let mean = if one {
+                    alike.clone()
+                } else {
+                    let all = similarity.of_distance(&squared_distances(patches, prototypes)?)?;
+                    all.flatten_from(2)?.mean(2)?
+                };
+                linear(&(alike - mean)?, &rows, None)?
             }
         };
         Ok(Self { similarity: focal.reshape((distance.dim(0)?, classes, slots))?, weights })
