@@ -7,7 +7,7 @@ use xdiff::core::unet::{DownBlock, UNet2D, UNet2DConfig, UpBlock};
 use xdiff::core::{Classifier, FeatureExtractor};
 use xdiff::data::phantom::{PhantomConfig, PhantomDataset};
 use xdiff::metrics::{BootstrapConfig, Design, bootstrap_mean};
-use xdiff::nn::Params;
+use xdiff::nn::{Params, Rng, Tap};
 use xdiff::proto::correlation::{Correlation, Queries};
 use xdiff::proto::diffusion::{
     DiffusionFeatures, DiffusionFeaturesConfig, FeatureStatistics, SiteMap, Standardised,
@@ -16,7 +16,8 @@ use xdiff::proto::faithfulness::{Definition, Evidence, FaithfulnessConfig, Faith
 use xdiff::proto::projection::{Projected, ProjectionConfig, project};
 use xdiff::proto::single_class::{SingleClass, SingleClassConfig};
 use xdiff::proto::train::Batches;
-use xdiff::proto::{Batch, Error, PrototypeNetwork, Similarity, ppnet};
+use xdiff::proto::window::{ReceptiveField, WindowRule};
+use xdiff::proto::{Batch, Error, PrototypeNetwork, Prototypes, Similarity, ppnet};
 use xdiff::vision::{Architecture, Network};
 
 const SIDE: usize = 32;
@@ -168,4 +169,88 @@ fn a_backbone_with_prototypes_is_a_classifier_whose_prototypes_are_patches() {
     let nearest = xdiff::proto::nearest(&embedded, &projected.vectors).unwrap();
     let least = nearest.distance.min(0).unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(least, vec![0.0; least.len()], "each prototype is a patch of these images");
+}
+
+/// Each pixel is its own feature.
+struct Pixels;
+
+impl FeatureExtractor for Pixels {
+    fn features(&self, images: &Tensor, _: &mut dyn Tap) -> xdiff::core::Result<Tensor> {
+        Ok(images.clone())
+    }
+
+    fn identity(&self) -> String {
+        "pixels".to_owned()
+    }
+}
+
+#[test]
+fn a_condition_is_looked_at_but_not_compared() {
+    let images = Rng::new(3).randn((5, 2, 9, 9), &Device::Cpu).unwrap();
+    let training = images.narrow(0, 0, 3).unwrap().contiguous().unwrap();
+    let queries = images.narrow(0, 3, 2).unwrap().contiguous().unwrap();
+    let window = WindowRule::Field(ReceptiveField { jump: 1.0, size: 3.0, start: 0.5 });
+    let config = ProjectionConfig { window, similarity: Similarity::Linear, ..Default::default() };
+    let prototypes = Prototypes::from_vectors(&Rng::new(4).randn((4, 2), &Device::Cpu).unwrap()).unwrap();
+    let stream = batches(&training, 2).into_iter().map(Ok::<_, Error>);
+    let projected = project(&Pixels, &prototypes, stream, &config).unwrap();
+
+    let all = Queries::new(&queries, &queries, &projected, &config).unwrap();
+    let one = all.clone().of_channels(1).unwrap();
+    let (of_all, of_one) = (
+        all.correlation(Correlation::PatchPixel).unwrap(),
+        one.correlation(Correlation::PatchPixel).unwrap(),
+    );
+    assert_ne!(of_all, of_one);
+    let first = |image: &Tensor| -> Vec<f64> {
+        let values = image.get(0).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        values.into_iter().map(f64::from).collect()
+    };
+    let mut compared = 0;
+    for (b, row) in of_one.iter().enumerate() {
+        for (j, corr) in row.iter().enumerate() {
+            let seen = one.window(b, j).unwrap().crop(&queries.get(b).unwrap()).unwrap();
+            let source = &projected.patches[j];
+            if seen.dims() == source.dims() {
+                let (seen, source) = (first(&seen), first(source));
+                assert!((corr - xdiff::metrics::pearson(&source, &seen).unwrap()).abs() < 1e-6);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 0, "no window has the size of its source's");
+    for channels in [0, 3] {
+        assert!(matches!(all.clone().of_channels(channels), Err(Error::Input { .. })), "{channels}");
+    }
+    for (image, prototype) in [(2, 0), (0, 4)] {
+        assert!(matches!(all.window(image, prototype), Err(Error::Input { .. })));
+    }
+}
+
+#[test]
+fn features_that_say_nothing_are_typed_errors_or_documented() {
+    let flat = Tensor::zeros((3, 2, 4, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let stream = |images: &Tensor| batches(images, 2).into_iter().map(Ok::<_, Error>).collect::<Vec<_>>();
+    // The same everywhere: each prototype gets the first patch of the first image.
+    let prototypes =
+        Prototypes::from_vectors(&Tensor::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu).unwrap()).unwrap();
+    let projected = project(&Pixels, &prototypes, stream(&flat), &ProjectionConfig::default()).unwrap();
+    for source in &projected.projection.sources {
+        assert_eq!((source.image.as_str(), source.row, source.column), ("image 0", 0, 0));
+    }
+    let statistics = FeatureStatistics::measure(&Pixels, stream(&flat));
+    assert!(matches!(statistics, Err(Error::Input { .. })), "{statistics:?}");
+    // NaN names its image.
+    let nan = (flat.affine(1.0, f64::NAN)).unwrap();
+    let e = project(&Pixels, &prototypes, stream(&nan), &ProjectionConfig::default()).unwrap_err();
+    assert!(matches!(&e, Error::NonFinite { .. }) && e.to_string().contains("image 0"), "{e}");
+    // More prototypes than patches, where each needs its own.
+    let many = Prototypes::from_vectors(&Rng::new(0).randn((49, 2), &Device::Cpu).unwrap()).unwrap();
+    let distinct = ProjectionConfig { distinct: true, ..Default::default() };
+    let e = project(&Pixels, &many, stream(&flat), &distinct).unwrap_err();
+    assert!(matches!(e, Error::TooFewPatches { prototypes: 49, patches: 48 }), "{e}");
+    // A class without an image.
+    let of_classes = ProjectionConfig { class_of: Some(vec![0, 1]), ..Default::default() };
+    let e = project(&Pixels, &prototypes, stream(&flat), &of_classes).unwrap_err();
+    assert!(matches!(e, Error::EmptyClass { class: 1, .. }), "{e}");
 }
