@@ -6,7 +6,7 @@ use xdiff_nn::layers::log_softmax;
 use super::ownership::check_label;
 use crate::{Error, Result};
 
-/// Σᵢ w(yᵢ) · (−ln softmax(logitsᵢ)[yᵢ]) / Σᵢ w(yᵢ), a mean weighted by the classes of the labels, as
+/// Σᵢ w(yᵢ) · (−ln softmax(logitsᵢ)\[yᵢ\]) / Σᵢ w(yᵢ), a mean weighted by the classes of the labels, as
 /// PyTorch has it; without weights, w = 1.
 ///
 /// # Shapes
