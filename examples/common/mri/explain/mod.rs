@@ -48,6 +48,7 @@ pub fn explain(
         })
         .transpose()?;
     let truth = truth::truth(&features, work.data, (&projection, settings), cancel)?;
+    let motifs = truth::motifs(&features, work.data, (&projection, settings), cancel)?;
     if cancel.is_cancelled() {
         return Ok(None);
     }
@@ -59,6 +60,7 @@ pub fn explain(
         projection: &projection,
         over_time: over_time.as_ref(),
         truth: truth.as_ref(),
+        motifs: motifs.as_ref(),
     };
     report::add(report, work.out, &findings, settings).map(Some)
 }

@@ -14,7 +14,7 @@ use super::method::Method;
 use super::over_time::OverTime;
 use super::settings::Settings;
 use super::study::{Outcome, Samples};
-use super::truth::Truth;
+use super::truth::{Motifs, Truth};
 use crate::AnyError;
 use crate::mri::report::figure;
 
@@ -35,6 +35,8 @@ pub struct Findings<'a> {
     pub over_time: Option<&'a OverTime>,
     /// Whether the right sources were found, where that is known.
     pub truth: Option<&'a Truth>,
+    /// What becomes of patterns that the training had, and of one that it lacked.
+    pub motifs: Option<&'a Motifs>,
 }
 
 fn cell(value: Option<f64>) -> Cell {
@@ -218,6 +220,15 @@ pub fn add(
         report.table(&table, "One row for each method; mean ± standard deviation over seeds.");
         table.save_csv(out.join("truth.csv"))?;
         table.save_markdown(out.join("truth.md"))?;
+        markdown = format!("{markdown}\n{}", table.to_markdown());
+    }
+    if let Some(motifs) = found.motifs {
+        report.section("A pattern that the training lacked");
+        let table = motifs.table()?;
+        report.paragraph(motifs.about.clone());
+        report.table(&table, "One row for each method; mean ± standard deviation over seeds.");
+        table.save_csv(out.join("motifs.csv"))?;
+        table.save_markdown(out.join("motifs.md"))?;
         markdown = format!("{markdown}\n{}", table.to_markdown());
     }
     let reports: Vec<_> = outcomes.iter().flat_map(|o| &o.reports).collect();
