@@ -1,7 +1,5 @@
 //! The region of the body in an image that came without a mask.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use xdiff_nn::Rng;
 
@@ -235,8 +233,7 @@ impl<D: Dataset> Dataset for WithRegion<D> {
     fn get(&self, index: usize, rng: &mut Rng) -> Result<Sample> {
         let mut sample = self.inner.get(index, rng)?;
         let region = body_region(&sample.image, &self.config)?;
-        let masks: &mut BTreeMap<_, _> = &mut sample.masks;
-        masks.insert(self.kind.clone(), region);
+        sample.masks.insert(self.kind.clone(), region);
         Ok(sample)
     }
 }

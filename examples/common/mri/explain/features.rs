@@ -21,7 +21,7 @@ use crate::AnyError;
 use crate::mri::model::Model;
 
 /// Features of the denoiser at one site and time step, on one scale.
-pub type Features<'m> = Remembered<Standardised<DiffusionFeatures<&'m UNet2D>>>;
+pub type Features<'m> = Standardised<Remembered<DiffusionFeatures<&'m UNet2D>>>;
 
 /// Images that go through the network at a time.
 pub const BATCH: usize = 16;
@@ -43,10 +43,9 @@ pub fn features<'m>(
     };
     let name = format!("U-Net of preset {} after {} steps, {}", model.preset.name, model.steps, model.data);
     let schedule = NoiseSchedule::new(&model.preset.schedule)?;
-    let features = DiffusionFeatures::new(&model.unet, name, schedule, config)?;
+    let features = Remembered::new(DiffusionFeatures::new(&model.unet, name, schedule, config)?);
     let measured = FeatureStatistics::measure(&features, all(&batches(train, &model.mask)))?;
-    let features = Remembered::new(Standardised::new(features, &measured, settings.spread)?);
-    Ok((features, measured))
+    Ok((Standardised::new(features, &measured, settings.spread)?, measured))
 }
 
 /// Images in [0, 1] with their masks, as the features take them: (B, 2, side, side), the image in
@@ -138,7 +137,8 @@ pub fn all<'a>(batches: &'a Batches<'a>) -> impl Iterator<Item = xdiff::proto::R
     (0..batches.count()).map(|number| batches.get(0, number))
 }
 
-/// Features that are computed once for each image and then remembered, by the hash of its pixels.
+/// Features that are computed once for each image and then remembered, by the hash of its pixels. A tap
+/// sees nothing of images that are remembered.
 pub struct Remembered<F> {
     features: F,
     kept: Mutex<HashMap<String, Tensor>>,

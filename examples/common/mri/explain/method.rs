@@ -52,6 +52,11 @@ impl Method {
         }
     }
 
+    /// Whether prototypes are weighed by the mean α rather than by the softmax over −d².
+    pub fn is_codebook(self) -> bool {
+        self == Self::SoftCodebook
+    }
+
     fn training(self) -> Training {
         let scale = DiversityScale::Dimension;
         match self {

@@ -137,8 +137,8 @@ pub fn add(
     report.paragraph(format!(
         "Features: {}. Each method finds {} prototypes among the patches of {} training images, with {} seeds; a patch is a \
          window of {}×{} cells of the feature map, though the network sees more of the image at each of them. NIS is the softmax over the prototypes of −d² to the nearest patch of the \
-         sample (for the soft codebook the mean of α). With one class there is nothing to classify: PPNet is trained by \
-         alignment (Eq. 6) alone, EPPNet by alignment and diversity (Eq. 8, scaled by the dimension). Prototypes start as \
+         sample (for the soft codebook, the paper's Eq. 9, which it calls ProtoPool, the mean of α). With one class there is \
+         nothing to classify: PPNet is trained by alignment (Eq. 6) alone, EPPNet by alignment and diversity (Eq. 8, scaled by the dimension). Prototypes start as \
          patches, where alignment is already at its least over all images, so these trainings move them little.",
         found.features,
         settings.prototypes,

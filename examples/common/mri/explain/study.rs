@@ -115,12 +115,11 @@ pub fn influences(
     embedded: &Tensor,
     prototypes: &Tensor,
 ) -> Result<Evidence, AnyError> {
-    Ok(match method {
-        Method::SoftCodebook => {
-            let alpha = softmax(&squared_distances(embedded, prototypes)?.neg()?, 1)?;
-            Evidence::from_influence(mean_assignment(&alpha)?)?
-        }
-        _ => Evidence::from_similarity(&queries.similarity()?)?,
+    Ok(if method.is_codebook() {
+        let alpha = softmax(&squared_distances(embedded, prototypes)?.neg()?, 1)?;
+        Evidence::from_influence(mean_assignment(&alpha)?)?
+    } else {
+        Evidence::from_similarity(&queries.similarity()?)?
     })
 }
 
@@ -186,13 +185,16 @@ pub fn study(
         seed: settings.seed,
         ..Default::default()
     };
+    let of_random = |method| {
+        let evidence = |projected| Ok(look(method, samples, projected, (config, images))?.evidence);
+        random.iter().map(evidence).collect::<Result<Vec<_>, AnyError>>()
+    };
+    let (weighed_by_distance, weighed_by_alpha) =
+        (of_random(Method::PpNet)?, of_random(Method::SoftCodebook)?);
     let mut outcomes = Vec::new();
     for method in Method::ALL {
         bar.set_message(method.name());
-        let chance = random
-            .iter()
-            .map(|projected| Ok(look(method, samples, projected, (config, images))?.evidence))
-            .collect::<Result<Vec<_>, AnyError>>()?;
+        let chance = if method.is_codebook() { &weighed_by_alpha } else { &weighed_by_distance };
         let (mut explained, mut evidence) = (Vec::new(), Vec::new());
         for seed in &seeds {
             if cancel.is_cancelled() {
